@@ -1,0 +1,1 @@
+"""The user service: sealed profiles, consents, lifecycle, audit and events."""

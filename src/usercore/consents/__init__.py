@@ -1,0 +1,1 @@
+"""Consents: append-only grants and withdrawals."""

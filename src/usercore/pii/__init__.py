@@ -1,0 +1,1 @@
+"""Field-level encryption of personal data: ciphers, keyring, classification, validators."""
