@@ -128,6 +128,8 @@ def _declare(
     if _is_struct(row) and (not row.__struct_config__.frozen or _keyword_only(row)):
         raise TypeError(f"{name}: the row {row.__name__} is built by position and shared: frozen, not kw_only")
     defaults = {p.name: p.default for p in rest if p.default is not p.empty}
+    # PostgreSQL 18 cuts leading comments off what pg_stat_statements keeps: so the name stands inside as well.
+    text = re.sub(r"\w+", rf"\g<0> /* {name} */", text, count=1)
     return Statement(
         name=name,
         module=stub.__module__,
