@@ -1,0 +1,163 @@
+"""Reads that share one statement: callers that come together are answered by one round trip.
+
+The audited profile read is such a statement: it inserts an audit row for each reader and returns each reader's sealed
+fields, so a batch of readers costs one commit. There is no timer: an idle lane takes what waits at once, and what
+arrives while all lanes are busy forms the next batch. Each lane has a connection of its own, because a caller that
+waited for a batch while it held a pooled connection would deadlock the pool.
+"""
+
+import asyncio
+import contextvars
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+import asyncpg
+
+from usercore.db import Conn, is_away, outside_transaction
+from usercore.errors import AuditUnavailable
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+
+LANES = 2
+"""Connections. A second one keeps PostgreSQL busy while we decode the first one's rows; a third measured no gain."""
+LARGEST_BATCH = 64
+"""Readers a statement: beyond it latency grows and throughput does not."""
+QUEUE_BOUND = 2048
+"""Readers that may wait. Beyond it the answer is 503 at once, which is better than a time-out later."""
+PATIENCE_S = 3.0
+"""How long a batch is tried again after a lost connection before its readers get 503."""
+RETRY_PAUSE_S = 0.05
+_DATA_CLASSES = ("22", "23")
+"""SQLSTATE classes that one reader's values cause: the others of the batch are innocent."""
+
+
+class Batcher(Generic[Q, R]):
+    """Runs `run(connection, requests)` for batches of requests; it returns one result for each, in their order.
+
+    `run` must be safe to repeat with the same requests: after a lost connection nobody knows whether it committed.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[asyncpg.Connection]],
+        run: Callable[[Conn, Sequence[Q]], Awaitable[Sequence[R]]],
+        observe: Callable[[str, int], None],
+    ) -> None:
+        self._connect = connect
+        self._run = run
+        self._observe = observe
+        self._waiting: deque[tuple[Q, asyncio.Future[R]]] = deque()
+        self._idle = [_Lane() for _ in range(LANES)]
+        self._lanes = list(self._idle)
+        self._draining: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def read(self, request: Q) -> R:
+        """The result for `request`. Raises AuditUnavailable when the queue is full or the batch cannot be written."""
+        outside_transaction()
+        if self._closed or len(self._waiting) >= QUEUE_BOUND:
+            self._observe("rejected", 1)
+            raise AuditUnavailable()
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._waiting.append((request, future))
+        if self._idle:
+            # A fresh context: the lane outlives the request that happened to wake it.
+            task = asyncio.get_running_loop().create_task(
+                self._drain(self._idle.pop()), context=contextvars.Context()
+            )
+            self._draining.add(task)
+            task.add_done_callback(self._draining.discard)
+        return await future
+
+    async def close(self) -> None:
+        """Answer who waits, then close the connections."""
+        self._closed = True
+        while self._draining:
+            await asyncio.gather(*self._draining, return_exceptions=True)
+        for lane in self._lanes:
+            await lane.drop()
+
+    async def _drain(self, lane: "_Lane") -> None:
+        while True:
+            batch = self._take()
+            if not batch:
+                # In the same step in which the queue is seen empty: an await between would lose a wake-up.
+                self._idle.append(lane)
+                return
+            try:
+                await self._answer(lane, batch)
+            except BaseException:
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(AuditUnavailable())
+                await lane.drop()
+                self._idle.append(lane)
+                raise
+
+    def _take(self) -> list[tuple[Q, asyncio.Future[R]]]:
+        batch: list[tuple[Q, asyncio.Future[R]]] = []
+        while self._waiting and len(batch) < LARGEST_BATCH:
+            entry = self._waiting.popleft()
+            if not entry[1].done():  # a reader that was cancelled while it waited reads nothing and leaves no row
+                batch.append(entry)
+        return batch
+
+    async def _answer(self, lane: "_Lane", batch: list[tuple[Q, asyncio.Future[R]]]) -> None:
+        try:
+            results = await self._try([request for request, _ in batch], lane)
+        except Exception as error:
+            if len(batch) > 1 and _is_data_error(error):
+                for entry in batch:
+                    await self._answer(lane, [entry])
+            else:
+                self._fail(batch, error)
+            return
+        self._observe("success", len(batch))
+        for (_, future), result in zip(batch, results, strict=True):
+            if not future.done():
+                future.set_result(result)
+
+    def _fail(self, batch: list[tuple[Q, asyncio.Future[R]]], error: Exception) -> None:
+        self._observe("failure", len(batch))
+        for _, future in batch:
+            if not future.done():
+                unavailable = AuditUnavailable()
+                unavailable.__cause__ = error
+                future.set_exception(unavailable)
+
+    async def _try(self, requests: list[Q], lane: "_Lane") -> Sequence[R]:
+        deadline = asyncio.get_running_loop().time() + PATIENCE_S
+        while True:
+            try:
+                connection = await lane.connection(self._connect)
+                return await self._run(connection, requests)
+            except Exception as error:
+                await lane.drop()
+                if not is_away(error) or asyncio.get_running_loop().time() > deadline:
+                    raise
+            await asyncio.sleep(RETRY_PAUSE_S)
+
+
+def _is_data_error(error: Exception) -> bool:
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "")[:2] in _DATA_CLASSES
+    return isinstance(error, ValueError)  # asyncpg's word for an argument that it cannot encode
+
+
+class _Lane:
+    """One connection, made when needed and thrown away after any error."""
+
+    def __init__(self) -> None:
+        self._connection: asyncpg.Connection | None = None
+
+    async def connection(self, connect: Callable[[], Awaitable[asyncpg.Connection]]) -> asyncpg.Connection:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await connect()
+        return self._connection
+
+    async def drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()

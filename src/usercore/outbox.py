@@ -1,0 +1,201 @@
+"""What a change leaves behind: its audit row, and its outbox row when it carries an event.
+
+`record` writes both in the transaction of the change itself, so there is no change without audit and no event without
+its change. The leaf hash of an audit row covers canonical bytes that any reader of the row can make again; the Merkle
+tree over the trail is built from these hashes.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from usercore.db import Conn, Sql
+from usercore.events import UserEvent, new_event_id, now
+
+sql = Sql("outbox")
+
+AuditAction = Literal[
+    "user.created",
+    "profile.read",
+    "profile.updated",
+    "pii.revealed",
+    "consent.granted",
+    "consent.revoked",
+    "prefs.updated",
+    "kyc.initiated",
+    "kyc.updated",
+    "kyc.reviewed",
+    "status.changed",
+    "hold.placed",
+    "hold.lifted",
+    "user.searched",
+    "user.exported",
+    "user.erased",
+    "artifact.read",
+]
+ActorKind = Literal["user", "internal", "admin", "vendor", "system"]
+AccessPurpose = Literal["support", "compliance", "fraud_investigation", "legal_request", "operations"]
+
+
+class Actor(Struct, frozen=True, kw_only=True):
+    """Who does something, and from where. `ip_mac` is the keyed digest that stays when the address is forgotten."""
+
+    kind: ActorKind
+    id: UUID | None = None
+    client: str | None = None
+    scope: str | None = None
+    purpose: AccessPurpose | None = None
+    ip: str | None = None
+    ip_mac: bytes | None = None
+    request_id: str | None = None
+    trace_id: str | None = None
+    traceparent: str | None = None
+
+
+SYSTEM = Actor(kind="system")
+
+
+class Change(Struct, frozen=True, kw_only=True):
+    """One thing that happened to one user. Values: JSON scalars as they are, `Sealed` ones as ciphertext, never opened."""
+
+    action: AuditAction
+    user_id: UUID
+    resource: str
+    old: Mapping[str, object] | None = None
+    new: Mapping[str, object] | None = None
+    event: UserEvent | None = None
+
+
+class AuditRow(Struct, frozen=True):
+    """A row of user_audit but for its transaction id, which PostgreSQL fills in."""
+
+    event_id: UUID
+    user_id: UUID | None
+    actor_id: UUID | None
+    actor_kind: ActorKind
+    client: str | None
+    action: AuditAction
+    resource: str
+    old_value: str | None
+    new_value: str | None
+    ip_addr: str | None
+    ip_mac: bytes | None
+    timestamp: datetime
+    scope: str | None
+    purpose: AccessPurpose | None
+    request_id: str | None
+    trace_id: str | None
+    leaf_hash: bytes
+
+
+class OutboxRow(Struct, frozen=True):
+    """A row of outbox but for the columns that PostgreSQL fills in. `payload` is the event's JSON."""
+
+    event_id: UUID
+    user_id: UUID
+    topic: str
+    payload: str
+    occurred_at: datetime
+    traceparent: str | None
+
+
+@sql
+async def add_records(conn: Conn, *, audit: Sequence[AuditRow], events: Sequence[OutboxRow]) -> None: ...
+
+
+async def record(tx: Conn, *changes: Change, actor: Actor) -> None:
+    """Write the audit row of each change, and the outbox row of each that carries an event, in one round trip."""
+    await add_records(
+        tx,
+        audit=[audit_row(change, actor) for change in changes],
+        events=[outbox_row(change.event, actor) for change in changes if change.event is not None],
+    )
+
+
+def audit_row(change: Change, actor: Actor, at: datetime | None = None) -> AuditRow:
+    """The audit row of a change. `at` (UTC, now when absent) is the row's time and chooses its partition."""
+    event_id = new_event_id()
+    timestamp = at or now()
+    old, new = audit_text(change.old), audit_text(change.new)
+    return AuditRow(
+        event_id,
+        change.user_id,
+        actor.id,
+        actor.kind,
+        actor.client,
+        change.action,
+        change.resource,
+        old,
+        new,
+        actor.ip,
+        actor.ip_mac,
+        timestamp,
+        actor.scope,
+        actor.purpose,
+        actor.request_id,
+        actor.trace_id,
+        leaf_hash(
+            event_id.bytes,
+            change.user_id.bytes,
+            actor.id.bytes if actor.id else None,
+            actor.kind.encode(),
+            _bytes(actor.client),
+            change.action.encode(),
+            change.resource.encode(),
+            _bytes(old),
+            _bytes(new),
+            actor.ip_mac,
+            microseconds(timestamp),
+            _bytes(actor.scope),
+            _bytes(actor.purpose),
+            _bytes(actor.request_id),
+            _bytes(actor.trace_id),
+        ),
+    )
+
+
+def outbox_row(event: UserEvent, actor: Actor) -> OutboxRow:
+    payload = msgspec.json.encode(event).decode()
+    return OutboxRow(event.event_id, event.user_id, event.topic, payload, event.occurred_at, actor.traceparent)
+
+
+def audit_text(values: Mapping[str, object] | None) -> str | None:
+    """Values as the JSON text that user_audit keeps. Ciphertext becomes {"sealed": base64}, so a reader can tell."""
+    if values is None:
+        return None
+    marked = {name: {"sealed": value} if isinstance(value, bytes) else value for name, value in values.items()}
+    return msgspec.json.encode(marked).decode()
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def microseconds(at: datetime) -> bytes:
+    """Microseconds since 1970 in eight bytes, big endian: exact, whatever the session's time zone shows."""
+    return ((at - _EPOCH) // _MICROSECOND).to_bytes(8, "big")
+
+
+def leaf_hash(*fields: bytes | None) -> bytes:
+    """SHA-256 of the leaf's canonical bytes, domain-separated from inner nodes as in RFC 9162, section 2.1.1.
+
+    Each field is a four-byte length and its bytes; an absent field has the length 2³²−1, so that it differs from an
+    empty one and no two rows share their bytes.
+    """
+    parts = [b"\x00"]
+    for field in fields:
+        if field is None:
+            parts.append(b"\xff\xff\xff\xff")
+        else:
+            parts.append(len(field).to_bytes(4, "big"))
+            parts.append(field)
+    return hashlib.sha256(b"".join(parts)).digest()
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else text.encode()

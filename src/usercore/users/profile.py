@@ -1,0 +1,180 @@
+"""What a profile is, and how a merge patch changes one: pure, no I/O."""
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from usercore.errors import EmailManagedByAuth, FieldError, ValidationFailed
+from usercore.events import KycStatus, KycTier, UserStatus
+from usercore.pii import validators
+
+IDENTITY_FIELDS = frozenset({"first_name", "last_name", "date_of_birth", "pan_number", "aadhaar_last4"})
+"""Locked while a KYC case is open and after approval: a vendor compares, or has compared, them with documents."""
+
+_EMAIL = re.compile(r"[^\s@\x00-\x1f]{1,64}@[^\s@\x00-\x1f]{1,255}")
+
+
+class Address(Struct, frozen=True, omit_defaults=False):
+    """A complete postal address. `country` is ISO 3166-1 alpha-2."""
+
+    line1: str
+    city: str
+    state: str
+    pin_code: str
+    line2: str | None = None
+    country: str = "IN"
+
+
+class Profile(Struct, frozen=True, kw_only=True):
+    """A profile as a client sees it, in clear or masked. Dates are ISO 8601, the phone is E.164."""
+
+    first_name: str | None
+    last_name: str | None
+    date_of_birth: str | None
+    pan_number: str | None
+    aadhaar_last4: str | None
+    address: Address | None
+    phone: str | None
+    email: str | None
+    avatar_url: str | None
+    updated_at: datetime
+
+    def __repr__(self) -> str:
+        return "Profile(…)"
+
+
+class Me(Struct, frozen=True, kw_only=True):
+    """A user with its profile: the body of GET /v1/me. Masked when the fields could not be opened."""
+
+    id: UUID
+    status: UserStatus
+    kyc_status: KycStatus
+    kyc_tier: KycTier
+    created_at: datetime
+    updated_at: datetime
+    verified_at: datetime | None
+    profile: Profile
+    pii_masked: bool
+    version: msgspec.UnsetType | int = UNSET
+
+
+class AddressPatch(Struct, frozen=True, forbid_unknown_fields=True):
+    line1: str | None | UnsetType = UNSET
+    line2: str | None | UnsetType = UNSET
+    city: str | None | UnsetType = UNSET
+    state: str | None | UnsetType = UNSET
+    pin_code: str | None | UnsetType = UNSET
+    country: str | None | UnsetType = UNSET
+
+
+class ProfilePatch(Struct, frozen=True, forbid_unknown_fields=True):
+    """A JSON Merge Patch (RFC 7396) of a profile: absent leaves, null clears."""
+
+    first_name: str | None | UnsetType = UNSET
+    last_name: str | None | UnsetType = UNSET
+    date_of_birth: str | None | UnsetType = UNSET
+    pan_number: str | None | UnsetType = UNSET
+    aadhaar_last4: str | None | UnsetType = UNSET
+    address: AddressPatch | None | UnsetType = UNSET
+    phone: str | None | UnsetType = UNSET
+    avatar_url: str | None | UnsetType = UNSET
+    email: str | None | UnsetType = UNSET
+    """Only to be refused by its own name: Auth owns it."""
+
+    def __repr__(self) -> str:
+        return "ProfilePatch(…)"
+
+
+_VALIDATORS: Mapping[str, Callable[[str], str]] = {
+    "first_name": validators.person_name,
+    "last_name": validators.person_name,
+    "date_of_birth": validators.date_of_birth,
+    "pan_number": validators.pan,
+    "aadhaar_last4": validators.aadhaar_last4,
+    "phone": validators.mobile,
+    "avatar_url": validators.avatar_url,
+}
+_ADDRESS_VALIDATORS: Mapping[str, Callable[[str], str]] = {
+    "line1": validators.address_line,
+    "line2": validators.address_line,
+    "city": validators.address_line,
+    "state": validators.address_line,
+    "pin_code": validators.pin_code,
+    "country": validators.country,
+}
+_ADDRESS_REQUIRED = ("line1", "city", "state", "pin_code")
+
+
+def validated(patch: ProfilePatch) -> dict[str, object]:
+    """The members of a patch in canonical form. Raises ValidationFailed with every problem, or EmailManagedByAuth."""
+    if patch.email is not UNSET:
+        raise EmailManagedByAuth
+    errors: list[FieldError] = []
+    given: dict[str, object] = {}
+    for name, value in members(patch).items():
+        if isinstance(value, AddressPatch):
+            parts = members(value)
+            given[name] = {
+                part: _checked(_ADDRESS_VALIDATORS[part], text, f"/address/{part}", errors)
+                for part, text in parts.items()
+            }
+        else:
+            given[name] = None if value is None else _checked(_VALIDATORS[name], value, f"/{name}", errors)
+    if errors:
+        raise ValidationFailed(errors=errors)
+    return given
+
+
+def members(patch: Struct) -> dict[str, object]:
+    """The members that a patch names, without those that it leaves alone."""
+    values = ((name, getattr(patch, name)) for name in patch.__struct_fields__)
+    return {name: value for name, value in values if value is not UNSET}
+
+
+def _checked(validator: Callable[[str], str], value: object, pointer: str, errors: list[FieldError]) -> str | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        return validator(value)
+    except validators.Invalid as invalid:
+        errors.append(FieldError(pointer, invalid.code, invalid.detail))
+        return None
+
+
+def merge(target: object, patch: object) -> object:
+    """The algorithm of RFC 7396, section 2, over decoded JSON."""
+    if not isinstance(patch, dict):
+        return patch
+    merged: dict[str, object] = dict(target) if isinstance(target, dict) else {}  # pyright: ignore[reportUnknownArgumentType]
+    for name, value in patch.items():  # pyright: ignore[reportUnknownVariableType]
+        if value is None:
+            merged.pop(name, None)  # pyright: ignore[reportUnknownArgumentType]
+        else:
+            merged[name] = merge(merged.get(name), value)  # pyright: ignore[reportUnknownArgumentType]
+    return merged
+
+
+def replaces_whole_address(patch: Mapping[str, object]) -> bool:
+    """Whether nothing of the old address can survive this patch."""
+    return all(part in patch for part in AddressPatch.__struct_fields__)
+
+
+def complete_address(merged: Mapping[str, object]) -> Address:
+    """The merged address. Raises ValidationFailed naming the parts that are missing."""
+    errors = [
+        FieldError(f"/address/{part}", "required", "An address needs this part.")
+        for part in _ADDRESS_REQUIRED
+        if part not in merged
+    ]
+    if errors:
+        raise ValidationFailed(errors=errors)
+    return msgspec.convert(merged, Address)
+
+
+def valid_email(text: str | None) -> str | None:
+    """An address that can be stored, or None. Auth has verified it; this keeps out what is none at all."""
+    return text if text is not None and len(text) <= 320 and _EMAIL.fullmatch(text) else None
