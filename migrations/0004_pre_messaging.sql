@@ -30,7 +30,6 @@ create table idempotency_keys (
     path text not null,
     key text not null,
     fingerprint bytea not null,
-    status smallint,
     body_enc sealed,
     created_at timestamptz not null default now(),
     primary key (sub, method, path, key)

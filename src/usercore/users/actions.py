@@ -24,7 +24,6 @@ from usercore.errors import (
 from usercore.events import UserCreated, UserFrozen, UserStatus, UserUpdated, new_event_id, now
 from usercore.outbox import Actor, AuditRow, Change, audit_row, outbox_row, record
 from usercore.pii import classification as pii
-from usercore.pii import masks
 from usercore.pii.keyring import Keyring, UserKeyRow, UserKeys
 from usercore.pii.sealed import Sealed
 from usercore.users import profile as profiles
@@ -209,20 +208,20 @@ def _open(keys: UserKeys, name: str, sealed: Sealed | None) -> str | None:
 
 
 def _masked(row: ProfileRow) -> Profile:
-    def mask(sealed: Sealed | None) -> str | None:
-        return None if sealed is None else masks.UNREADABLE
+    def hidden(name: str) -> str | None:
+        return None if getattr(row, f"{name}_enc") is None else PROFILE_FIELDS[name].mask.hidden
 
-    unreadable = masks.UNREADABLE
+    address = hidden("address")
     return Profile(
-        first_name=mask(row.first_name_enc),
-        last_name=mask(row.last_name_enc),
-        date_of_birth=mask(row.date_of_birth_enc),
-        pan_number=mask(row.pan_number_enc),
-        aadhaar_last4=mask(row.aadhaar_last4_enc),
-        address=None if row.address_enc is None else Address(unreadable, unreadable, unreadable, unreadable),
-        phone=mask(row.phone_enc),
-        email=None if row.email is None else masks.email(row.email),
-        avatar_url=None if row.avatar_url is None else unreadable,
+        first_name=hidden("first_name"),
+        last_name=hidden("last_name"),
+        date_of_birth=hidden("date_of_birth"),
+        pan_number=hidden("pan_number"),
+        aadhaar_last4=hidden("aadhaar_last4"),
+        address=None if address is None else msgspec.json.decode(address, type=Address),
+        phone=hidden("phone"),
+        email=None if row.email is None else pii.EMAIL.mask.show(row.email),
+        avatar_url=None if row.avatar_url is None else pii.AVATAR_URL.mask.show(row.avatar_url),
         updated_at=row.profile_updated_at,
     )
 

@@ -59,7 +59,6 @@ class Me(Struct, frozen=True, kw_only=True):
     verified_at: datetime | None
     profile: Profile
     pii_masked: bool
-    version: msgspec.UnsetType | int = UNSET
 
 
 class AddressPatch(Struct, frozen=True, forbid_unknown_fields=True):

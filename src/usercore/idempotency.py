@@ -1,0 +1,136 @@
+"""Idempotency keys: the first answer to a key is given again to whoever repeats the request.
+
+The key's row is inserted in the verb's own transaction, so there is no state "running" that a crash could leave: the
+row and the change commit together or neither does. A duplicate that comes meanwhile waits for the row's lock.
+"""
+
+import hmac
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+from uuid import UUID
+
+import asyncpg
+import msgspec
+from msgspec import Struct
+
+from usercore.db import Conn, Db, Sql
+from usercore.errors import (
+    ApiError,
+    Conflict,
+    IdempotencyInProgress,
+    IdempotencyMismatch,
+    KeysUnavailable,
+    OpenFailed,
+    ValidationFailed,
+    problem,
+)
+from usercore.pii import classification as pii
+from usercore.pii.keyring import Keyring, UserKeyRow
+from usercore.pii.sealed import Sealed
+
+sql = Sql("idempotency")
+T = TypeVar("T")
+
+
+class Attempt(Struct, frozen=True):
+    """One request with an Idempotency-Key. `fingerprint` is a keyed digest of its body."""
+
+    sub: UUID
+    method: str
+    path: str
+    key: str
+    fingerprint: bytes
+
+
+class Answer(Struct, frozen=True):
+    """A response: status, and its JSON."""
+
+    status: int
+    body: msgspec.Raw
+    replayed: bool = False
+
+
+class AnswerRow(Struct, frozen=True):
+    fingerprint: bytes
+    body_enc: Sealed | None
+
+
+@sql
+async def accept_attempt(conn: Conn, *, attempt: Attempt) -> bool | None: ...
+
+
+@sql
+async def get_answer(conn: Conn, *, attempt: Attempt) -> AnswerRow | None: ...
+
+
+@sql
+async def set_answer(conn: Conn, *, attempt: Attempt, body_enc: Sealed) -> None: ...
+
+
+@sql
+async def list_subject_keys(conn: Conn, *, sub: UUID) -> list[UserKeyRow]: ...
+
+
+@sql
+async def take_expired(conn: Conn) -> None: ...
+
+
+def fingerprint(keyring: Keyring, body: bytes) -> bytes:
+    """HMAC-SHA256 of a request body: says whether two are the same, and nothing of what is in them."""
+    return hmac.digest(keyring.token_key(b"idempotency"), body, "sha256")
+
+
+async def claim(tx: Conn, keyring: Keyring, attempt: Attempt | None) -> Answer | None:
+    """Claim the key for this transaction, or return the answer that its first request got.
+
+    Raises IdempotencyMismatch when that request had another body, IdempotencyInProgress when it is still under way
+    after a second, KeysUnavailable when its answer cannot be opened.
+    """
+    if attempt is None:
+        return None
+    try:
+        if await accept_attempt(tx, attempt=attempt):
+            return None
+    except asyncpg.LockNotAvailableError as error:
+        raise IdempotencyInProgress from error
+    earlier = await get_answer(tx, attempt=attempt)
+    if earlier is None or earlier.body_enc is None:
+        raise IdempotencyInProgress  # pruned between the two statements: the next try finds the key free
+    if not hmac.compare_digest(earlier.fingerprint, attempt.fingerprint):
+        raise IdempotencyMismatch
+    keys = keyring.unlock(attempt.sub, await list_subject_keys(tx, sub=attempt.sub))
+    try:
+        opened = keys.open(pii.IDEMPOTENT_BODY, earlier.body_enc).reveal()
+    except OpenFailed as failure:
+        raise KeysUnavailable from failure
+    stored = msgspec.json.decode(opened, type=Answer)
+    return msgspec.structs.replace(stored, replayed=True)
+
+
+async def keep(tx: Conn, keyring: Keyring, attempt: Attempt | None, answer: Answer) -> Answer:
+    """Keep the answer for whoever repeats the request, sealed under the subject's own key."""
+    if attempt is not None:
+        keys = keyring.unlock(attempt.sub, await list_subject_keys(tx, sub=attempt.sub))
+        sealed = keys.seal(pii.IDEMPOTENT_BODY, msgspec.json.encode(answer).decode())
+        await set_answer(tx, attempt=attempt, body_enc=sealed)
+    return answer
+
+
+async def keep_refusal(
+    db: Db, keyring: Keyring, attempt: Attempt | None, trace_id: str, verb: Coroutine[Any, Any, T]
+) -> T:
+    """Await the verb. When it refuses (409, 422) its transaction is gone with the key: keep the refusal in one of its own."""
+    try:
+        return await verb
+    except (IdempotencyInProgress, IdempotencyMismatch):
+        raise
+    except (Conflict, ValidationFailed) as refusal:
+        if attempt is not None:
+            await _keep_refusal(db, keyring, attempt, refusal, trace_id)
+        raise
+
+
+async def _keep_refusal(db: Db, keyring: Keyring, attempt: Attempt, refusal: ApiError, trace_id: str) -> None:
+    async with db.begin() as tx:
+        if await accept_attempt(tx, attempt=attempt):
+            await keep(tx, keyring, attempt, Answer(refusal.status, msgspec.Raw(problem(refusal, trace_id))))
