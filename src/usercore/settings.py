@@ -114,14 +114,13 @@ def load(environ: Mapping[str, str], dotenv: Path | None = None) -> Settings:
     Raises SettingsError with every problem, each of which names its variable and never shows a value.
     """
     reader = _Reader(environ, dotenv)
-    env: Environment = reader.choice("USERCORE_ENV", Environment, "production")
-    dev = env == "dev"
+    dev = reader.text("USERCORE_ENV") == "dev"
     port = reader.integer("PORT", 8080, 0, 65535)
     owner_url = reader.url("POSTGRES_OWNER_URL", POSTGRES_SCHEMES)
     postgres_url = reader.url("POSTGRES_URL", POSTGRES_SCHEMES, required=True)
     key_file = reader.path("JWT_PUBLIC_KEY_FILE")
     settings = Settings(
-        usercore_env=env,
+        usercore_env=reader.choice("USERCORE_ENV", Environment, "production"),
         log_level=reader.choice("LOG_LEVEL", LogLevel, "info"),
         # In production a load balancer or a mesh has to reach us; in dev nobody else should.
         listen_host=reader.text("LISTEN_HOST") or ("127.0.0.1" if dev else "0.0.0.0"),  # noqa: S104
