@@ -1,1 +1,1 @@
-"""Field-level encryption of personal data: ciphers, keyring, classification, validators."""
+"""Personal data: what counts as it, how it is sealed, opened, masked, searched and checked."""

@@ -1,0 +1,260 @@
+"""The keyring in memory: epoch keys by purpose, the users' data keys they wrap, blind indexes and derived keys.
+
+Nothing here waits or does I/O; `keystore` fills it from Postgres and the KMS.
+"""
+
+import hmac
+import os
+from asyncio import Event
+from collections.abc import Collection, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Literal, get_args
+from uuid import UUID
+
+import msgspec
+from Crypto.Hash import SHA256
+from Crypto.Protocol.KDF import HKDF
+
+from usercore.errors import KeysUnavailable, OpenFailed
+from usercore.pii.cipher import KEY_BYTES, NONCE_BYTES, TAG_BYTES, Cipher, CipherFactory, CryptographyCipher
+from usercore.pii.classification import FIELDS, SERVICE, Field, RetentionClass, length_prefixed
+from usercore.pii.sealed import Plain, Sealed, header, key_version, seal, unseal
+
+KeyPurpose = Literal["user_keys", "blind_index", "audit_ip", "tokens"]
+EpochState = Literal["active", "retiring", "retired"]
+
+PURPOSES: tuple[KeyPurpose, ...] = get_args(KeyPurpose)
+COMMITMENT_BYTES = 32  # whole SHA-256: finding one wrap for two keys must cost 2**128, not 2**64
+
+# A wrapped data key: format(1) = 1 | algorithm(1) = 1 | nonce(12) | data key(32), sealed | tag(16) | commitment(32).
+_WRAP_PREFIX = b"\x01\x01"
+_NONCE_END = 2 + NONCE_BYTES
+_SEALED_END = _NONCE_END + KEY_BYTES + TAG_BYTES
+_WRAP_BYTES = _SEALED_END + COMMITMENT_BYTES
+_VERSION_BYTES = 2
+
+_Index = tuple[bytes, dict[str, bytes]]  # a version of the blind index: its prefix, and a key for each column
+
+
+class UserKeyRow(msgspec.Struct, frozen=True):
+    """A row of user_keys: one data key of one user, wrapped by an epoch."""
+
+    user_id: UUID
+    retention_class: RetentionClass
+    version: int
+    epoch: int
+    wrapped: bytes
+
+
+class EpochKey(msgspec.Struct, frozen=True):
+    """An epoch of the keyring, opened. The repr leaves the secret out."""
+
+    epoch: int
+    purpose: KeyPurpose
+    version: int
+    state: EpochState
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return f"EpochKey({self.epoch}, {self.purpose!r}, {self.version}, {self.state!r}, secret=…)"
+
+
+class Keyring:
+    """What a process knows of the keys. Empty until the KMS has answered; never emptied again."""
+
+    def __init__(self, cipher: CipherFactory = CryptographyCipher) -> None:
+        self.cipher = cipher
+        self.ready = Event()  # set when `available` is true for the first time
+        self.refresh_wanted = Event()  # set when a row names an epoch that was made after the last refresh
+        self._epochs: dict[int, EpochKey] = {}
+        self._unopened: frozenset[int] = frozenset()
+        self._wrapping: dict[int, Cipher] = {}
+        self._active: dict[KeyPurpose, EpochKey] = {}
+        self._indexes: list[_Index] = []
+        self._ip_keys: dict[int, bytes] = {}
+        self._token_keys: dict[tuple[int, bytes], bytes] = {}
+
+    @property
+    def available(self) -> bool:
+        """True when every purpose has its active epoch: everything can be sealed, searched and opened."""
+        return len(self._active) == len(PURPOSES)
+
+    @property
+    def epochs(self) -> Sequence[EpochKey]:
+        return list(self._epochs.values())
+
+    @property
+    def unopened(self) -> Collection[int]:
+        """Epochs that are in the database and that the KMS has not opened for us."""
+        return self._unopened
+
+    def install(self, epochs: Sequence[EpochKey], unopened: Collection[int] = ()) -> None:
+        """Replaces what is known, in one step. Derived keys are made here, once, not in requests."""
+        live = sorted((e for e in epochs if e.state != "retired"), key=lambda e: (e.state != "active", -e.epoch))
+        self._unopened = frozenset(unopened)
+        if {e.epoch: e for e in live} == self._epochs:
+            return
+        indexed = [field for field in FIELDS if field.indexed]
+        self._wrapping = {e.epoch: self.cipher(derive(e.secret, e.purpose)) for e in live if e.purpose == "user_keys"}
+        self._indexes = [
+            (_version(e), {field.column: derive(e.secret, e.purpose, field.table, field.column) for field in indexed})
+            for e in live
+            if e.purpose == "blind_index"
+        ]
+        self._ip_keys = {e.version: derive(e.secret, e.purpose) for e in live if e.purpose == "audit_ip"}
+        self._token_keys = {}
+        self._active = {e.purpose: e for e in live if e.state == "active"}
+        self._epochs = {e.epoch: e for e in live}
+        if self.available:
+            self.ready.set()
+
+    def new_user_keys(
+        self, user_id: UUID, classes: Sequence[RetentionClass] = ("identity", "contact"), *, version: int = 1
+    ) -> list[UserKeyRow]:
+        """Fresh data keys, to be inserted; a stored one wins. A higher version takes over from a key that is lost."""
+        epoch = self._key("user_keys").epoch
+        wrapping = self._wrapping[epoch]
+        rows: list[UserKeyRow] = []
+        for retention in classes:
+            data_key, nonce = os.urandom(KEY_BYTES), os.urandom(NONCE_BYTES)
+            aad = _wrap_aad(user_id, retention, version, epoch)
+            wrapped = _WRAP_PREFIX + nonce + wrapping.seal(nonce, data_key, aad) + _key_commitment(data_key, aad)
+            rows.append(UserKeyRow(user_id, retention, version, epoch, wrapped))
+        return rows
+
+    def unlock(self, user_id: UUID, rows: Sequence[UserKeyRow]) -> "UserKeys":
+        """Never fails: what is missing or does not open shows when a field asks for it."""
+        return UserKeys(self, user_id, rows)
+
+    def unwrap(self, user_id: UUID, row: UserKeyRow) -> bytes:
+        """The data key. Raises OpenFailed: keys_unavailable, missing_key, unknown_format, wrong_key or commitment."""
+        wrapping = self._wrapping.get(row.epoch)
+        if wrapping is None:
+            raise OpenFailed(self._why_missing(row.epoch))
+        wrapped = row.wrapped
+        if wrapped[:2] != _WRAP_PREFIX or len(wrapped) != _WRAP_BYTES:
+            raise OpenFailed("unknown_format")
+        aad = _wrap_aad(user_id, row.retention_class, row.version, row.epoch)
+        try:
+            data_key = wrapping.open(wrapped[2:_NONCE_END], wrapped[_NONCE_END:_SEALED_END], aad)
+        except OpenFailed:
+            raise OpenFailed("wrong_key") from None
+        # GCM alone lets a wrap be made that opens under two epochs, to two different keys.
+        if not hmac.compare_digest(_key_commitment(data_key, aad), wrapped[_SEALED_END:]):
+            raise OpenFailed("commitment")
+        return data_key
+
+    def blind_index(self, field: Field, canonical: str) -> bytes:
+        """What is stored: version(2) ‖ HMAC-SHA256 under a key of the column's own. Raises KeysUnavailable."""
+        self._key("blind_index")
+        return _digest(self._indexes[0], field, canonical)
+
+    def blind_indexes(self, field: Field, canonical: str) -> list[bytes]:
+        """What to search for: one for each live version, the one that is written now first."""
+        self._key("blind_index")
+        return [_digest(index, field, canonical) for index in self._indexes]
+
+    def ip_mac(self, ip: str | IPv4Address | IPv6Address, *, version: int | None = None) -> bytes:
+        """version(2) ‖ HMAC-SHA256 of the address in canonical form; an older version is asked for to verify a leaf."""
+        wanted = self._key("audit_ip").version if version is None else version
+        key = self._ip_keys.get(wanted)
+        if key is None:
+            raise KeysUnavailable
+        address = ip_address(ip).packed if isinstance(ip, str) else ip.packed
+        return wanted.to_bytes(_VERSION_BYTES, "big") + hmac.digest(key, address, "sha256")
+
+    def token_key(self, label: bytes) -> bytes:
+        """32 bytes for cursors, fingerprints and the like: one key a label, new ones when `tokens` is rotated."""
+        epoch = self._key("tokens")
+        key = self._token_keys.get((epoch.epoch, label))
+        if key is None:
+            key = self._token_keys[epoch.epoch, label] = derive(epoch.secret, epoch.purpose, label)
+        return key
+
+    def _key(self, purpose: KeyPurpose) -> EpochKey:
+        epoch = self._active.get(purpose)
+        if epoch is None:
+            raise KeysUnavailable
+        return epoch
+
+    def _why_missing(self, epoch: int) -> Literal["keys_unavailable", "missing_key"]:
+        if not self._wrapping or epoch in self._unopened:
+            return "keys_unavailable"
+        if epoch > max(self._epochs):
+            self.refresh_wanted.set()  # another process rotated the keys a moment ago
+            return "keys_unavailable"
+        return "missing_key"
+
+
+class UserKeys:
+    """One user's data keys, each unwrapped when the first field needs it. Lives as long as a request."""
+
+    __slots__ = ("_keyring", "_opened", "_rows", "_user", "user_id")
+
+    def __init__(self, keyring: Keyring, user_id: UUID, rows: Sequence[UserKeyRow]) -> None:
+        self.user_id = user_id
+        self._keyring = keyring
+        self._user = user_id.bytes
+        self._rows = {(row.retention_class, row.version): row for row in rows}
+        self._opened: dict[tuple[RetentionClass, int], Cipher] = {}
+
+    def newest_version(self, retention: RetentionClass) -> int:
+        """0 when there is no key of this class."""
+        return max((version for held, version in self._rows if held == retention), default=0)
+
+    def seal(self, field: Field, value: str) -> Sealed:
+        """Under the newest key of the class. Raises KeysUnavailable; OpenFailed when the user's own key is lost."""
+        version = self.newest_version(field.retention)
+        try:
+            cipher = self._cipher(field.retention, version)
+        except OpenFailed as failure:
+            if failure.reason == "keys_unavailable":
+                raise KeysUnavailable from failure
+            raise
+        head = header(version)
+        return seal(cipher, head, field.aad(self._user, head), value)
+
+    def open(self, field: Field, sealed: Sealed) -> Plain:
+        """Raises OpenFailed, whatever is wrong."""
+        version = key_version(sealed)
+        cipher = self._opened.get((field.retention, version)) or self._cipher(field.retention, version)
+        return unseal(cipher, field.aad(self._user, sealed[:4]), sealed)
+
+    def _cipher(self, retention: RetentionClass, version: int) -> Cipher:
+        cipher = self._opened.get((retention, version))
+        if cipher is None:
+            row = self._rows.get((retention, version))
+            if row is None:
+                raise OpenFailed("missing_key")
+            cipher = self._opened[retention, version] = self._keyring.cipher(self._keyring.unwrap(self.user_id, row))
+        return cipher
+
+
+def derive(secret: bytes, *info: str | bytes) -> bytes:
+    """HKDF-SHA256 (RFC 5869) without salt, since the secret is random; the parts of `info` are length-prefixed."""
+    parts = (part if isinstance(part, bytes) else part.encode() for part in info)
+    return HKDF(secret, KEY_BYTES, None, SHA256, 1, length_prefixed(SERVICE, *parts))
+
+
+def epoch_commitment(secret: bytes, purpose: KeyPurpose, version: int) -> bytes:
+    """Stored beside the wrapped epoch, so that a KMS answer for another epoch is refused. Tells nothing of the key."""
+    return derive(secret, "commitment", purpose, version.to_bytes(4, "big"))
+
+
+def _wrap_aad(user_id: UUID, retention: RetentionClass, version: int, epoch: int) -> bytes:
+    return length_prefixed(
+        SERVICE, b"user_keys", user_id.bytes, retention.encode(), version.to_bytes(2, "big"), epoch.to_bytes(4, "big")
+    )
+
+
+def _key_commitment(data_key: bytes, aad: bytes) -> bytes:
+    return hmac.digest(data_key, b"key commitment" + aad, "sha256")
+
+
+def _version(epoch: EpochKey) -> bytes:
+    return epoch.version.to_bytes(_VERSION_BYTES, "big")
+
+
+def _digest(index: _Index, field: Field, canonical: str) -> bytes:
+    version, keys = index
+    return version + hmac.digest(keys[field.column], canonical.encode(), "sha256")
