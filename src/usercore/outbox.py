@@ -108,6 +108,17 @@ class OutboxRow(Struct, frozen=True):
 async def add_records(conn: Conn, *, audit: Sequence[AuditRow], events: Sequence[OutboxRow]) -> None: ...
 
 
+class Backlog(Struct, frozen=True):
+    """How many events wait for Kafka, and since when."""
+
+    depth: int
+    oldest: datetime | None
+
+
+@sql
+async def get_backlog(conn: Conn) -> Backlog: ...
+
+
 async def record(tx: Conn, *changes: Change, actor: Actor) -> None:
     """Write the audit row of each change, and the outbox row of each that carries an event, in one round trip."""
     await add_records(

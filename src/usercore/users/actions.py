@@ -21,8 +21,19 @@ from usercore.errors import (
     UsercoreError,
     VersionMismatch,
 )
-from usercore.events import UserCreated, UserFrozen, UserStatus, UserUpdated, new_event_id, now
-from usercore.outbox import Actor, AuditRow, Change, audit_row, outbox_row, record
+from usercore.events import (
+    AUTH_CREATED,
+    AUTH_DEACTIVATED,
+    AuthAccountDeactivated,
+    AuthCreated,
+    UserCreated,
+    UserFrozen,
+    UserStatus,
+    UserUpdated,
+    new_event_id,
+    now,
+)
+from usercore.outbox import SYSTEM, Actor, AuditRow, Change, audit_row, outbox_row, record
 from usercore.pii import classification as pii
 from usercore.pii.keyring import Keyring, UserKeyRow, UserKeys
 from usercore.pii.sealed import Sealed
@@ -423,3 +434,57 @@ async def place_hold(tx: Conn, hold: NewHold, actor: Actor) -> bool:
 def _refuse_erased(row: ProfileRow | UserRow | queries.VersionRow) -> None:
     if row.erased_at is not None:
         raise AccountErased
+
+
+# --------------------------------------------------------------------------------------------------------- auth events
+
+
+async def apply_auth_events(
+    db: Db, keyring: Keyring, created: Sequence[AuthCreated], deactivated: Sequence[AuthAccountDeactivated]
+) -> None:
+    """Apply a batch of events of the Auth Service in one transaction; events consumed before change nothing.
+
+    The two topics have no order between them: a deactivation that comes first creates its user too, and the
+    `auth.created.v1` that follows fills in the e-mail address.
+    """
+    with telemetry.span("user.create"):
+        async with db.begin() as tx:
+            named = [(AUTH_CREATED, event.event_id) for event in created]
+            named += [(AUTH_DEACTIVATED, event.event_id) for event in deactivated]
+            accepted = set(
+                await queries.accept_auth_events(
+                    tx, topics=[topic for topic, _ in named], event_ids=[event_id for _, event_id in named]
+                )
+            )
+            emails = {event.auth_id: event.email for event in created if event.event_id in accepted}
+            holds = {event.auth_id: event for event in deactivated if event.event_id in accepted}
+            # In the order of ids, as every batch: two batches with the same users wait and do not deadlock.
+            newcomers = [(user_id, emails.get(user_id)) for user_id in sorted(emails.keys() | holds.keys())]
+            if not newcomers:
+                return
+            added = await add_users(tx, keyring, newcomers, SYSTEM)
+            missed = {user_id: emails[user_id] for user_id in emails.keys() - set(added)}
+            if missed:
+                await fill_emails(tx, keyring, missed, SYSTEM)
+            frozen = [await _place_auth_hold(tx, keyring, holds[user_id]) for user_id in sorted(holds)]
+        telemetry.metrics.user_created(len(added))
+        telemetry.metrics.user_frozen("auth_deactivated", sum(frozen))
+
+
+async def _place_auth_hold(tx: Conn, keyring: Keyring, event: AuthAccountDeactivated) -> bool:
+    row = await queries.get_profile(tx, user_id=event.auth_id)
+    if row.erased_at is not None:
+        return False
+    note = user_keys(keyring, row).seal(pii.HOLD_NOTE, event.reason) if event.reason else None
+    hold = NewHold(
+        id=new_event_id(),
+        user_id=event.auth_id,
+        effect="freeze",
+        source="auth",
+        reason="auth_deactivated",
+        note_enc=note,
+        placed_by=None,
+        placed_at=now(),
+        source_event_id=event.event_id,
+    )
+    return await place_hold(tx, hold, SYSTEM)

@@ -100,6 +100,7 @@ class NewHold(Struct, frozen=True):
     effect: HoldEffect
     source: str
     reason: str
+    note_enc: Sealed | None
     placed_by: UUID | None
     placed_at: datetime
     source_event_id: UUID | None
@@ -150,3 +151,7 @@ async def accept_hold(conn: Conn, *, hold: NewHold) -> bool | None: ...
 
 @sql
 async def set_status(conn: Conn, *, user_id: UUID, status: UserStatus, at: datetime) -> int: ...
+
+
+@sql
+async def accept_auth_events(conn: Conn, *, topics: Sequence[str], event_ids: Sequence[UUID]) -> list[UUID]: ...

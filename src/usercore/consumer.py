@@ -1,0 +1,234 @@
+"""The consumer of the Auth Service's topics: batches in, one transaction each, poison to the dead letters.
+
+A batch is applied in one transaction together with its inbox rows; offsets are committed after it. Whatever dies in
+between is delivered again, and the inbox makes the second time a no-op. A record that cannot be understood, or whose
+data PostgreSQL refuses, goes to the dead letters with its original bytes; a cluster, database or KMS that is away makes
+the batch wait and never costs a record.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+import msgspec
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.errors import CommitFailedError
+from msgspec import Struct
+
+from usercore import kafka, telemetry
+from usercore.db import Db
+from usercore.errors import ServiceUnavailable
+from usercore.events import AUTH_CREATED, AUTH_DEACTIVATED, DEAD_LETTERS, AuthAccountDeactivated, AuthCreated
+from usercore.pii.keyring import Keyring
+from usercore.settings import Settings
+from usercore.users.actions import apply_auth_events
+from usercore.users.profile import valid_email
+
+log = telemetry.logger(__name__)
+
+GROUP = "usercore"
+TOPICS = (AUTH_CREATED, AUTH_DEACTIVATED)
+BATCH = 500
+"""Records a transaction: some 4,000 rows, about 100 ms; more gains nothing and holds locks longer."""
+POLL_MS = 200
+RETRY_PAUSE_S = 1.0
+LAG_EVERY_S = 5.0
+STALLED_AFTER_S = 60.0
+"""A consumer that has something to read and has read nothing for so long is made anew (aiokafka issue 1154)."""
+LONGEST_REASON = 500
+
+_DECODERS = {AUTH_CREATED: msgspec.json.Decoder(AuthCreated), AUTH_DEACTIVATED: msgspec.json.Decoder(AuthAccountDeactivated)}
+
+AuthEvent = AuthCreated | AuthAccountDeactivated
+
+
+class Incoming(Struct, frozen=True):
+    """A record with what it says."""
+
+    record: ConsumerRecord
+    event: AuthEvent
+
+
+class Dead(Struct, frozen=True):
+    """A record that cannot be applied, and the class of the error: its message could hold what the record holds."""
+
+    record: ConsumerRecord
+    error: str
+
+
+class InvalidEvent(ValueError):
+    """The event is well-formed and says something that cannot be."""
+
+
+class Stalled(Exception):
+    """The consumer reads nothing although there is something."""
+
+
+class AuthConsumer:
+    """Consumes until told to stop. Survives Kafka, Postgres and the KMS being away."""
+
+    def __init__(self, db: Db, keyring: Keyring, settings: Settings) -> None:
+        self._db = db
+        self._keyring = keyring
+        self._settings = settings
+
+    async def run(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            try:
+                await self._consume(stop)
+            except (*kafka.AWAY, Stalled) as error:
+                log.warning("consumer_restarts", error=type(error).__name__)
+                await asyncio.sleep(RETRY_PAUSE_S)
+
+    async def _consume(self, stop: asyncio.Event) -> None:
+        consumer = kafka.consumer(self._settings, *TOPICS, group=GROUP)
+        producer = kafka.producer(self._settings)
+        try:
+            async with asyncio.timeout(kafka.START_TIMEOUT_S):
+                await consumer.start()
+                await producer.start()
+            lag = Lag(consumer)
+            while not stop.is_set():
+                polled = await consumer.getmany(timeout_ms=POLL_MS, max_records=BATCH)
+                records = [record for batch in polled.values() for record in batch]
+                if records:
+                    dead = await self._apply_or_wait(records, stop)
+                    if dead is None:
+                        return
+                    await bury(producer, dead)
+                    try:
+                        await consumer.commit({tp: batch[-1].offset + 1 for tp, batch in polled.items() if batch})
+                    except CommitFailedError:
+                        # The partitions went to another worker meanwhile; for it the inbox makes these a no-op.
+                        log.warning("commit_lost", count=len(records))
+                await lag.watch(len(records))
+        finally:
+            for client in (consumer, producer):
+                try:
+                    async with asyncio.timeout(kafka.SEND_TIMEOUT_S):
+                        await client.stop()
+                except kafka.AWAY as error:
+                    log.warning("client_stop_failed", error=type(error).__name__)
+
+    async def _apply_or_wait(self, records: Sequence[ConsumerRecord], stop: asyncio.Event) -> list[Dead] | None:
+        """Apply, again and again while something is away; None when told to stop before it worked."""
+        while not stop.is_set():
+            try:
+                return await apply(self._db, self._keyring, records)
+            except (ServiceUnavailable, asyncpg.PostgresError) as error:
+                # Also what looks like our own mistake (a missing grant): a wrong deployment must not empty a topic.
+                log.error("consumer_waits", error=type(error).__name__, count=len(records))
+                await asyncio.sleep(RETRY_PAUSE_S)
+        return None
+
+
+async def apply(db: Db, keyring: Keyring, records: Sequence[ConsumerRecord]) -> list[Dead]:
+    """Apply the records in as few transactions as their quality allows; those that cannot be applied come back.
+
+    Raises ServiceUnavailable, or PostgresError other than one about data, when nothing can be said of the records.
+    """
+    incoming: list[Incoming] = []
+    dead: list[Dead] = []
+    for record in records:
+        try:
+            incoming.append(Incoming(record, read(record)))
+        except (msgspec.MsgspecError, UnicodeDecodeError, InvalidEvent) as error:
+            dead.append(Dead(record, type(error).__name__))
+    dead += await _apply_bisecting(db, keyring, incoming)
+    for topic in TOPICS:
+        poisoned = sum(1 for letter in dead if letter.record.topic == topic)
+        telemetry.metrics.consumed(topic, "dead", poisoned)
+        telemetry.metrics.consumed(topic, "applied", sum(1 for r in records if r.topic == topic) - poisoned)
+    return dead
+
+
+def read(record: ConsumerRecord) -> AuthEvent:
+    """What a record says. Raises MsgspecError, or InvalidEvent."""
+    event: AuthEvent = _DECODERS[record.topic].decode(record.value or b"")
+    if isinstance(event, AuthCreated):
+        if valid_email(event.email) is None:
+            raise InvalidEvent
+        return event
+    return msgspec.structs.replace(event, reason=event.reason.replace("\0", "")[:LONGEST_REASON])
+
+
+async def _apply_bisecting(db: Db, keyring: Keyring, incoming: Sequence[Incoming]) -> list[Dead]:
+    if not incoming:
+        return []
+    events = [entry.event for entry in incoming]
+    try:
+        await apply_auth_events(
+            db,
+            keyring,
+            [event for event in events if isinstance(event, AuthCreated)],
+            [event for event in events if isinstance(event, AuthAccountDeactivated)],
+        )
+    except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValueError, OverflowError) as error:
+        if len(incoming) == 1:
+            return [Dead(incoming[0].record, type(error).__name__)]
+        middle = len(incoming) // 2
+        first = await _apply_bisecting(db, keyring, incoming[:middle])
+        return first + await _apply_bisecting(db, keyring, incoming[middle:])
+    return []
+
+
+async def bury(producer: AIOKafkaProducer, dead: Sequence[Dead]) -> None:
+    """Write the dead letters and wait until they are acknowledged."""
+    if not dead:
+        return
+    async with asyncio.timeout(kafka.SEND_TIMEOUT_S):
+        await asyncio.gather(*[await _bury(producer, letter) for letter in dead])
+    for letter in dead:
+        record = letter.record
+        telemetry.metrics.dead_lettered(record.topic)
+        log.error("dead_letter", topic=record.topic, partition=record.partition, offset=record.offset, error=letter.error)
+
+
+async def _bury(producer: AIOKafkaProducer, letter: Dead) -> asyncio.Future[Any]:
+    record = letter.record
+    return await producer.send(DEAD_LETTERS, record.value, key=record.key, headers=dead_letter_headers(letter))
+
+
+def dead_letter_headers(letter: Dead) -> list[tuple[str, bytes]]:
+    """The record's own headers, and where it comes from. `dlq_attempts` counts the times it was tried and buried."""
+    record = letter.record
+    found = {name: value for name, value in record.headers if name.startswith("dlq_")}
+    attempts = int(found.get("dlq_attempts", b"0")) if found.get("dlq_attempts", b"0").isdigit() else 0
+    return [
+        *((name, value) for name, value in record.headers if not name.startswith("dlq_")),
+        ("dlq_error", letter.error.encode()),
+        ("dlq_topic", record.topic.encode()),
+        ("dlq_partition", str(record.partition).encode()),
+        ("dlq_offset", str(record.offset).encode()),
+        ("dlq_attempts", str(attempts + 1).encode()),
+    ]
+
+
+class Lag:
+    """Measures how far behind the consumer is, and notices when it has gone deaf."""
+
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self._consumer = consumer
+        self._clock = asyncio.get_running_loop().time
+        self._measured = 0.0
+        self._progress = self._clock()
+
+    async def watch(self, records: int) -> None:
+        """Call after each poll. Raises Stalled."""
+        at = self._clock()
+        if records:
+            self._progress = at
+        if at - self._measured < LAG_EVERY_S:
+            return
+        self._measured = at
+        behind = 0
+        partitions: list[TopicPartition] = list(self._consumer.assignment())
+        for partition, end in (await self._consumer.end_offsets(partitions)).items():
+            lag = max(0, end - await self._consumer.position(partition))
+            telemetry.metrics.lag(partition.topic, partition.partition, lag)
+            behind += lag
+        if not behind:
+            self._progress = at
+        elif at - self._progress > STALLED_AFTER_S:
+            raise Stalled

@@ -1,0 +1,55 @@
+"""Kafka clients as this service uses them: acknowledged by all replicas, idempotent, with bounded waits."""
+
+import ssl
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from usercore.db import outside_transaction
+from usercore.settings import Settings
+
+SEND_TIMEOUT_S = 10.0
+"""A record that is not acknowledged by then counts as not sent, and is sent again."""
+REQUEST_TIMEOUT_MS = 5_000
+START_TIMEOUT_S = 15.0
+
+AWAY = (KafkaError, OSError, TimeoutError)
+"""What a Kafka client raises when the cluster cannot be had."""
+
+
+def client_options(settings: Settings) -> dict[str, Any]:
+    """Arguments that every aiokafka client shares: brokers, security, time-outs."""
+    options: dict[str, Any] = {
+        "bootstrap_servers": list(settings.kafka_brokers),
+        "security_protocol": settings.kafka_security_protocol,
+        "request_timeout_ms": REQUEST_TIMEOUT_MS,
+    }
+    if settings.kafka_security_protocol in ("SSL", "SASL_SSL"):
+        options["ssl_context"] = ssl.create_default_context(cafile=settings.kafka_ssl_ca_file)
+    if settings.kafka_sasl_mechanism is not None and settings.kafka_sasl_password is not None:
+        options["sasl_mechanism"] = settings.kafka_sasl_mechanism
+        options["sasl_plain_username"] = settings.kafka_sasl_username
+        options["sasl_plain_password"] = settings.kafka_sasl_password.reveal()
+    return options
+
+
+def producer(settings: Settings) -> AIOKafkaProducer:
+    """A producer that is not started yet."""
+    outside_transaction()
+    return AIOKafkaProducer(
+        **client_options(settings), acks="all", enable_idempotence=True, linger_ms=2, max_batch_size=256 * 1024
+    )
+
+
+def consumer(settings: Settings, *topics: str, group: str | None, from_beginning: bool = True) -> AIOKafkaConsumer:
+    """A consumer that is not started yet; it commits only what it is told to."""
+    outside_transaction()
+    return AIOKafkaConsumer(
+        *topics,
+        **client_options(settings),
+        group_id=group,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest" if from_beginning else "latest",
+        isolation_level="read_committed",
+    )
