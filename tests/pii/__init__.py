@@ -1,0 +1,1 @@
+"""Personal data: ciphers, keys, masks, validators, and the registry against the database."""
