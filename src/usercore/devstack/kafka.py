@@ -31,6 +31,7 @@ from usercore.devstack.processes import (
 )
 
 Kind = Literal["apache", "mock"]
+KINDS: Mapping[str, Kind] = {"apache": "apache", "mock": "mock"}
 
 PARTITIONS = 4
 
@@ -59,8 +60,8 @@ JVM = ("-Xms64m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-X
 def choose(say: Say) -> Kind:
     """`USERCORE_DEV_KAFKA` decides; without it, what the machine has."""
     wanted = os.environ.get("USERCORE_DEV_KAFKA", "")
-    if wanted == "apache" or wanted == "mock":
-        return wanted
+    if kind := KINDS.get(wanted):
+        return kind
     if wanted:
         raise StackError(f"USERCORE_DEV_KAFKA is {wanted!r}: set it to 'apache' or 'mock', or unset it.")
     missing = "Java 17 or newer" if kafka_jars.java() is None else ""
@@ -84,14 +85,14 @@ class Kafka:
     def __init__(self, home: Path, *, kind: Kind | None = None, say: Say = quiet) -> None:
         self.home = home.resolve()
         self._say = say
-        self._kind = kind
+        self._kind: Kind | None = kind
         self._daemon = Daemon(self.home)
 
     @property
     def kind(self) -> Kind:
         if self._kind is None:
             running = (self.home / "kind").read_text() if self.pid() is not None else ""
-            self._kind = "mock" if running == "mock" else "apache" if running == "apache" else choose(self._say)
+            self._kind = KINDS.get(running) or choose(self._say)
         return self._kind
 
     @property
@@ -102,6 +103,10 @@ class Kafka:
     @property
     def version(self) -> str:
         return f"Apache Kafka {kafka_jars.version()}" if self.kind == "apache" else "librdkafka mock cluster"
+
+    @property
+    def where(self) -> str:
+        return self.brokers
 
     def pid(self) -> int | None:
         return self._daemon.pid()

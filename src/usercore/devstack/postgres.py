@@ -19,6 +19,7 @@ from usercore.devstack.processes import (
     Say,
     StackError,
     alive,
+    answer,
     disk_full,
     disk_is_full,
     end,
@@ -66,7 +67,10 @@ class Postgres:
         self._port = 0
 
     @functools.cached_property
-    def _place(self) -> Path:
+    def place(self) -> Path:
+        """Where the server's account can reach its data: `home`, or a stand-in for it."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.home.chmod(0o755)
         return reachable_place(self.home, self._account)
 
     @functools.cached_property
@@ -79,15 +83,13 @@ class Postgres:
             self._port = int((self.home / "port").read_text())
         return self._port
 
-    @functools.cached_property
+    @property
     def version(self) -> str:
-        command = [str(self._binaries / "postgres"), "--version"]
-        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        return f"PostgreSQL {text.split()[-1]}"
+        return f"PostgreSQL {answer([str(self._binaries / 'postgres'), '--version']).split()[-1]}"
 
     @property
     def data(self) -> Path:
-        return self._place / "data"
+        return self.place / "data"
 
     @property
     def admin_url(self) -> str:
@@ -103,7 +105,13 @@ class Postgres:
         password = remembered_secret(self.home / f"password.{role}")
         return f"postgresql://{role}:{quote(password)}@127.0.0.1:{self.port}/{database}"
 
+    @property
+    def where(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
     def pid(self) -> int | None:
+        if not self.home.exists():
+            return None
         if self._child:
             self._child.poll()
         try:
@@ -114,7 +122,6 @@ class Postgres:
 
     def start(self) -> None:
         """Make the instance if there is none, start it if it does not run, return when it answers."""
-        self.home.mkdir(parents=True, exist_ok=True)
         if self.pid() is None:
             if not (self.data / "PG_VERSION").exists():
                 self._say("postgres: making a new instance")
@@ -179,8 +186,8 @@ class Postgres:
 
     def _initialise(self) -> None:
         """initdb into a folder that gets its name only when complete, so that a failure leaves nothing half made."""
-        making = self._place / "data.making"
-        password = self._place / "password.initdb"
+        making = self.place / "data.making"
+        password = self.place / "password.initdb"
         shutil.rmtree(making, ignore_errors=True)
         shutil.rmtree(self.data, ignore_errors=True)
         (self.home / "ready").unlink(missing_ok=True)
@@ -198,7 +205,7 @@ class Postgres:
         if child.returncode:
             shutil.rmtree(making, ignore_errors=True)
             if disk_is_full(output):
-                raise disk_full(self._place)
+                raise disk_full(self.place)
             (self.home / "log").write_text(output)
             raise StackError(f"initdb failed: {log_tail(self.home / 'log')}; see {self.home / 'log'}.")
         making.rename(self.data)
@@ -220,7 +227,7 @@ class Postgres:
         who = self._account
         return subprocess.Popen(
             argv,
-            cwd=self._place,
+            cwd=self.place,
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=subprocess.STDOUT,

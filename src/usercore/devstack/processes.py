@@ -15,13 +15,15 @@ from typing import BinaryIO
 
 import psutil
 
+from usercore.errors import UsercoreError
+
 Say = Callable[[str], None]
 
 # Below the range from which systems take ports for outgoing connections, so that a stopped server's port stays its own.
 PORTS = range(20_000, 32_000)
 
 
-class StackError(Exception):
+class StackError(UsercoreError):
     """What stopped the stack and what to do about it, in one sentence."""
 
 
@@ -73,6 +75,11 @@ def remembered_secret(file: Path) -> str:
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
         out.write(text + "\n")
     return text
+
+
+def answer(argv: Sequence[str]) -> str:
+    """What a program prints."""
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
 
 
 def log_tail(file: Path, lines: int = 3) -> str:
@@ -207,6 +214,17 @@ class Daemon:
                 start_new_session=True,
             )
         wait_until(self._pid_file.exists, self.child_runs, 10)
+
+    def listens(self, port: int) -> bool:
+        """Whether it is this process, or one that it has started, that listens on `port`."""
+        pid = self.pid()
+        if pid is None:
+            return False
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(pid)
+            sockets = [s for p in (process, *process.children(recursive=True)) for s in p.net_connections("tcp")]
+            return any(s.status == psutil.CONN_LISTEN and s.laddr[1] == port for s in sockets)
+        return False
 
     def child_runs(self) -> bool:
         return self._child is not None and self._child.poll() is None

