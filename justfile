@@ -1,0 +1,121 @@
+# ./justw RECIPE installs what a recipe needs and runs it, from any directory. Recipes are thin over `usercore --help`.
+
+set positional-arguments
+set quiet
+
+export PATH := justfile_directory() / ".venv/bin" + ":" + env("PATH")
+
+# List the recipes
+_default:
+    {{ quote(just_executable()) }} --justfile {{ quote(justfile()) }} --list --unsorted
+
+# Run the embedded stack, the API and the workers in this terminal
+[group('run')]
+dev *args:
+    usercore dev "$@"
+
+# The same in the background, returning when it is ready; writes .dev/env
+[group('run')]
+up *args:
+    usercore up "$@"
+
+# Stop what `up` or `dev` started; data stays
+[group('run')]
+down *args:
+    usercore down "$@"
+
+# One user's whole way through the stack, each step checked and printed
+[group('run')]
+demo *args:
+    usercore demo "$@"
+
+# Run the tests on servers of their own; arguments go to pytest
+[group('build')]
+test *args:
+    pytest "$@"
+
+# Format, lint, types, imports and house rules: what CI runs besides the tests
+[group('build')]
+check:
+    ruff format --check . && ruff check .
+    basedpyright
+    lint-imports && pytest -q tests/test_house.py
+
+# Format the code and mend what ruff can mend
+[group('build')]
+format:
+    ruff check --fix . ; ruff format .
+
+# The benchmarks, each as a ratio: bench [NAME]
+[group('build')]
+bench *args:
+    python -m bench "$@"
+
+# Resolve the hash-pinned requirement files anew; with --upgrade, to the newest versions
+[group('build')]
+lock *args:
+    cd requirements && {{ compile }} bootstrap.in --python-version 3.11 --output-file bootstrap.txt "$@"
+    cd requirements && {{ compile }} ../pyproject.toml --output-file runtime.txt "$@"
+    cd requirements && {{ compile }} ../pyproject.toml build.in --extra dev --group ../pyproject.toml:test --constraint runtime.txt --output-file dev.txt "$@"
+
+# A dev JWT: token SUB [--scope "internal admin"] [--client-id C] [--email E] [--ttl S]
+[group('try')]
+token *args:
+    usercore token "$@"
+
+# Put one event on Kafka: emit TOPIC JSON
+[group('try')]
+emit *args:
+    usercore emit "$@"
+
+# Print the events of a topic: tail TOPIC
+[group('try')]
+tail *args:
+    usercore tail "$@"
+
+# Apply the migrations that are pending
+[group('database')]
+migrate *args:
+    usercore migrate "$@"
+
+# Show what `migrate` would run and which locks it would take
+[group('database')]
+migrate-plan *args:
+    usercore migrate-plan "$@"
+
+# Take back the newest migrations: prints a plan, needs --execute
+[group('database')]
+rollback *args:
+    usercore rollback "$@"
+
+# Start a migration with its rollback: migration-new NAME
+[group('database')]
+migration-new *args:
+    usercore migration-new "$@"
+
+# How many events wait in the outbox, and for how long
+[group('operate')]
+outbox-status *args:
+    usercore outbox-status "$@"
+
+# Show the dead letters
+[group('operate')]
+dlq-list *args:
+    usercore dlq-list "$@"
+
+# Put dead letters back on their topics: prints a plan, needs --execute
+[group('operate')]
+dlq-replay *args:
+    usercore dlq-replay "$@"
+
+# Look at the machine and the stack, and say what to do about what is wrong
+[group('operate')]
+doctor *args:
+    usercore doctor "$@"
+
+# The effective settings, secrets masked
+[group('operate')]
+config *args:
+    usercore config "$@"
+
+compile := "uv pip compile --quiet --no-config --universal --generate-hashes --no-header --no-annotate"
