@@ -29,8 +29,6 @@ QUEUE_BOUND = 2048
 PATIENCE_S = 3.0
 """How long a batch is tried again after a lost connection before its readers get 503."""
 RETRY_PAUSE_S = 0.05
-_DATA_CLASSES = ("22", "23")
-"""SQLSTATE classes that one reader's values cause: the others of the batch are innocent."""
 
 
 class Batcher(Generic[Q, R]):
@@ -64,9 +62,7 @@ class Batcher(Generic[Q, R]):
         self._waiting.append((request, future))
         if self._idle:
             # A fresh context: the lane outlives the request that happened to wake it.
-            task = asyncio.get_running_loop().create_task(
-                self._drain(self._idle.pop()), context=contextvars.Context()
-            )
+            task = asyncio.get_running_loop().create_task(self._drain(self._idle.pop()), context=contextvars.Context())
             self._draining.add(task)
             task.add_done_callback(self._draining.discard)
         return await future
@@ -141,9 +137,8 @@ class Batcher(Generic[Q, R]):
 
 
 def _is_data_error(error: Exception) -> bool:
-    if isinstance(error, asyncpg.PostgresError):
-        return (error.sqlstate or "")[:2] in _DATA_CLASSES
-    return isinstance(error, ValueError)  # asyncpg's word for an argument that it cannot encode
+    """One reader's values caused it (SQLSTATE class 22 or 23, or asyncpg cannot encode them): others are innocent."""
+    return isinstance(error, asyncpg.DataError | asyncpg.IntegrityConstraintViolationError | ValueError)
 
 
 class _Lane:

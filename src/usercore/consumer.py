@@ -8,11 +8,11 @@ the batch wait and never costs a record.
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import CommitFailedError
 from msgspec import Struct
 
@@ -20,6 +20,7 @@ from usercore import kafka, telemetry
 from usercore.db import Db
 from usercore.errors import ServiceUnavailable
 from usercore.events import AUTH_CREATED, AUTH_DEACTIVATED, DEAD_LETTERS, AuthAccountDeactivated, AuthCreated
+from usercore.kafka import Record
 from usercore.pii.keyring import Keyring
 from usercore.settings import Settings
 from usercore.users.actions import apply_auth_events
@@ -38,22 +39,26 @@ STALLED_AFTER_S = 60.0
 """A consumer that has something to read and has read nothing for so long is made anew (aiokafka issue 1154)."""
 LONGEST_REASON = 500
 
-_DECODERS = {AUTH_CREATED: msgspec.json.Decoder(AuthCreated), AUTH_DEACTIVATED: msgspec.json.Decoder(AuthAccountDeactivated)}
+_DECODERS = {
+    AUTH_CREATED: msgspec.json.Decoder(AuthCreated),
+    AUTH_DEACTIVATED: msgspec.json.Decoder(AuthAccountDeactivated),
+}
 
 AuthEvent = AuthCreated | AuthAccountDeactivated
+Polled = dict[TopicPartition, list[Record]]
 
 
 class Incoming(Struct, frozen=True):
     """A record with what it says."""
 
-    record: ConsumerRecord
+    record: Record
     event: AuthEvent
 
 
 class Dead(Struct, frozen=True):
     """A record that cannot be applied, and the class of the error: its message could hold what the record holds."""
 
-    record: ConsumerRecord
+    record: Record
     error: str
 
 
@@ -90,7 +95,7 @@ class AuthConsumer:
                 await producer.start()
             lag = Lag(consumer)
             while not stop.is_set():
-                polled = await consumer.getmany(timeout_ms=POLL_MS, max_records=BATCH)
+                polled = cast(Polled, await consumer.getmany(timeout_ms=POLL_MS, max_records=BATCH))
                 records = [record for batch in polled.values() for record in batch]
                 if records:
                     dead = await self._apply_or_wait(records, stop)
@@ -111,7 +116,7 @@ class AuthConsumer:
                 except kafka.AWAY as error:
                     log.warning("client_stop_failed", error=type(error).__name__)
 
-    async def _apply_or_wait(self, records: Sequence[ConsumerRecord], stop: asyncio.Event) -> list[Dead] | None:
+    async def _apply_or_wait(self, records: Sequence[Record], stop: asyncio.Event) -> list[Dead] | None:
         """Apply, again and again while something is away; None when told to stop before it worked."""
         while not stop.is_set():
             try:
@@ -123,7 +128,7 @@ class AuthConsumer:
         return None
 
 
-async def apply(db: Db, keyring: Keyring, records: Sequence[ConsumerRecord]) -> list[Dead]:
+async def apply(db: Db, keyring: Keyring, records: Sequence[Record]) -> list[Dead]:
     """Apply the records in as few transactions as their quality allows; those that cannot be applied come back.
 
     Raises ServiceUnavailable, or PostgresError other than one about data, when nothing can be said of the records.
@@ -138,12 +143,12 @@ async def apply(db: Db, keyring: Keyring, records: Sequence[ConsumerRecord]) -> 
     dead += await _apply_bisecting(db, keyring, incoming)
     for topic in TOPICS:
         poisoned = sum(1 for letter in dead if letter.record.topic == topic)
-        telemetry.metrics.consumed(topic, "dead", poisoned)
-        telemetry.metrics.consumed(topic, "applied", sum(1 for r in records if r.topic == topic) - poisoned)
+        telemetry.metrics.consumer_events(topic, "dead", poisoned)
+        telemetry.metrics.consumer_events(topic, "applied", sum(1 for r in records if r.topic == topic) - poisoned)
     return dead
 
 
-def read(record: ConsumerRecord) -> AuthEvent:
+def read(record: Record) -> AuthEvent:
     """What a record says. Raises MsgspecError, or InvalidEvent."""
     event: AuthEvent = _DECODERS[record.topic].decode(record.value or b"")
     if isinstance(event, AuthCreated):
@@ -181,13 +186,18 @@ async def bury(producer: AIOKafkaProducer, dead: Sequence[Dead]) -> None:
         await asyncio.gather(*[await _bury(producer, letter) for letter in dead])
     for letter in dead:
         record = letter.record
-        telemetry.metrics.dead_lettered(record.topic)
-        log.error("dead_letter", topic=record.topic, partition=record.partition, offset=record.offset, error=letter.error)
+        telemetry.metrics.dead_letters(record.topic)
+        log.error(
+            "dead_letter", topic=record.topic, partition=record.partition, offset=record.offset, error=letter.error
+        )
 
 
 async def _bury(producer: AIOKafkaProducer, letter: Dead) -> asyncio.Future[Any]:
     record = letter.record
-    return await producer.send(DEAD_LETTERS, record.value, key=record.key, headers=dead_letter_headers(letter))
+    return cast(
+        "asyncio.Future[Any]",
+        await producer.send(DEAD_LETTERS, record.value, key=record.key, headers=dead_letter_headers(letter)),
+    )
 
 
 def dead_letter_headers(letter: Dead) -> list[tuple[str, bytes]]:
@@ -224,9 +234,10 @@ class Lag:
         self._measured = at
         behind = 0
         partitions: list[TopicPartition] = list(self._consumer.assignment())
-        for partition, end in (await self._consumer.end_offsets(partitions)).items():
+        ends = cast(dict[TopicPartition, int], await self._consumer.end_offsets(partitions))
+        for partition, end in ends.items():
             lag = max(0, end - await self._consumer.position(partition))
-            telemetry.metrics.lag(partition.topic, partition.partition, lag)
+            telemetry.metrics.consumer_lag(partition.topic, partition.partition, lag)
             behind += lag
         if not behind:
             self._progress = at

@@ -119,7 +119,7 @@ async def keep(tx: Conn, keyring: Keyring, attempt: Attempt | None, answer: Answ
 async def keep_refusal(
     db: Db, keyring: Keyring, attempt: Attempt | None, trace_id: str, verb: Coroutine[Any, Any, T]
 ) -> T:
-    """Await the verb. When it refuses (409, 422) its transaction is gone with the key: keep the refusal in one of its own."""
+    """Await the verb. A refusal (409, 422) undid its transaction and the key with it: keep it in one of its own."""
     try:
         return await verb
     except (IdempotencyInProgress, IdempotencyMismatch):

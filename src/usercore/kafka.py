@@ -3,11 +3,14 @@
 import ssl
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 from aiokafka.errors import KafkaError
 
 from usercore.db import outside_transaction
 from usercore.settings import Settings
+
+Record = ConsumerRecord[bytes, bytes]
+"""A record as it lies on the topic: we decode, not the client."""
 
 SEND_TIMEOUT_S = 10.0
 """A record that is not acknowledged by then counts as not sent, and is sent again."""

@@ -6,7 +6,8 @@ tree over the trail is built from these hashes.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 from uuid import UUID
@@ -16,6 +17,7 @@ from msgspec import Struct
 
 from usercore.db import Conn, Sql
 from usercore.events import UserEvent, new_event_id, now
+from usercore.telemetry import metrics
 
 sql = Sql("outbox")
 
@@ -61,7 +63,7 @@ SYSTEM = Actor(kind="system")
 
 
 class Change(Struct, frozen=True, kw_only=True):
-    """One thing that happened to one user. Values: JSON scalars as they are, `Sealed` ones as ciphertext, never opened."""
+    """One thing that happened to one user. Values are JSON scalars as they are; `Sealed` ones stay ciphertext."""
 
     action: AuditAction
     user_id: UUID
@@ -121,11 +123,21 @@ async def get_backlog(conn: Conn) -> Backlog: ...
 
 async def record(tx: Conn, *changes: Change, actor: Actor) -> None:
     """Write the audit row of each change, and the outbox row of each that carries an event, in one round trip."""
-    await add_records(
-        tx,
-        audit=[audit_row(change, actor) for change in changes],
-        events=[outbox_row(change.event, actor) for change in changes if change.event is not None],
-    )
+    audit = [audit_row(change, actor) for change in changes]
+    events = [outbox_row(change.event, actor) for change in changes if change.event is not None]
+    with counted(len(audit)):
+        await add_records(tx, audit=audit, events=events)
+
+
+@contextmanager
+def counted(rows: int) -> Generator[None]:
+    """Count audit rows by whether the statement that writes them worked; one that failed undid its change too."""
+    try:
+        yield
+    except BaseException:
+        metrics.audit_write("failure", rows)
+        raise
+    metrics.audit_write("success", rows)
 
 
 def audit_row(change: Change, actor: Actor, at: datetime | None = None) -> AuditRow:

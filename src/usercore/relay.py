@@ -8,10 +8,10 @@ consumers see the same event id.
 
 import asyncio
 from collections.abc import Sequence
+from typing import cast
 from uuid import UUID
 
 from aiokafka import AIOKafkaProducer
-from msgspec import Struct
 
 from usercore import kafka, telemetry
 from usercore.db import Conn, Db, Sql, network_allowed
@@ -105,9 +105,9 @@ class Relay:
             with network_allowed():
                 acknowledged, failure = await publish(producer, rows)
             await take_published(tx, shard=shard, ids=acknowledged)
-        telemetry.metrics.relayed("published", len(acknowledged))
+        telemetry.metrics.relay_events("published", len(acknowledged))
         if failure is not None:
-            telemetry.metrics.relayed("failed", len(rows) - len(acknowledged))
+            telemetry.metrics.relay_events("failed", len(rows) - len(acknowledged))
             raise failure
         return len(acknowledged)
 
@@ -141,10 +141,9 @@ async def publish(producer: AIOKafkaProducer, rows: Sequence[WaitingRow]) -> tup
     try:
         async with asyncio.timeout(kafka.SEND_TIMEOUT_S):
             for row in rows:
+                key, value = str(row.user_id).encode(), row.payload.encode()
                 sent.append(
-                    await producer.send(
-                        row.topic, row.payload.encode(), key=str(row.user_id).encode(), headers=headers(row)
-                    )
+                    cast("asyncio.Future[object]", await producer.send(row.topic, value, key=key, headers=headers(row)))
                 )
             if sent:
                 await asyncio.wait(sent)

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import TypeVar, cast
 from uuid import UUID
 
 import msgspec
@@ -35,6 +35,7 @@ from usercore.events import (
 )
 from usercore.outbox import SYSTEM, Actor, AuditRow, Change, audit_row, outbox_row, record
 from usercore.pii import classification as pii
+from usercore.pii import masks
 from usercore.pii.keyring import Keyring, UserKeyRow, UserKeys
 from usercore.pii.sealed import Sealed
 from usercore.users import profile as profiles
@@ -219,20 +220,20 @@ def _open(keys: UserKeys, name: str, sealed: Sealed | None) -> str | None:
 
 
 def _masked(row: ProfileRow) -> Profile:
-    def hidden(name: str) -> str | None:
-        return None if getattr(row, f"{name}_enc") is None else PROFILE_FIELDS[name].mask.hidden
+    def hidden(sealed: Sealed | None) -> str | None:
+        return None if sealed is None else masks.UNREADABLE
 
-    address = hidden("address")
+    unreadable = masks.UNREADABLE
     return Profile(
-        first_name=hidden("first_name"),
-        last_name=hidden("last_name"),
-        date_of_birth=hidden("date_of_birth"),
-        pan_number=hidden("pan_number"),
-        aadhaar_last4=hidden("aadhaar_last4"),
-        address=None if address is None else msgspec.json.decode(address, type=Address),
-        phone=hidden("phone"),
-        email=None if row.email is None else pii.EMAIL.mask.show(row.email),
-        avatar_url=None if row.avatar_url is None else pii.AVATAR_URL.mask.show(row.avatar_url),
+        first_name=hidden(row.first_name_enc),
+        last_name=hidden(row.last_name_enc),
+        date_of_birth=hidden(row.date_of_birth_enc),
+        pan_number=hidden(row.pan_number_enc),
+        aadhaar_last4=hidden(row.aadhaar_last4_enc),
+        address=None if row.address_enc is None else Address(unreadable, unreadable, unreadable, unreadable),
+        phone=hidden(row.phone_enc),
+        email=None if row.email is None else masks.email(row.email),
+        avatar_url=None if row.avatar_url is None else masks.url(row.avatar_url),
         updated_at=row.profile_updated_at,
     )
 
@@ -257,7 +258,9 @@ async def update_profile(
             refuse_inactive(user)
             row = await queries.get_profile(tx, user_id=user_id)
             changed = _changed(row, user_keys(keyring, row), given)
-            if user.kyc_status in ("pending", "in_review", "approved") and not profiles.IDENTITY_FIELDS.isdisjoint(changed):
+            if user.kyc_status in ("pending", "in_review", "approved") and not profiles.IDENTITY_FIELDS.isdisjoint(
+                changed
+            ):
                 raise IdentityLocked
             read = Change(action="profile.read", user_id=user_id, resource="user_profiles", new=READ)
             row = await _save(tx, keyring, row, changed, actor, read)
@@ -278,12 +281,12 @@ def _changed(row: ProfileRow, keys: UserKeys, given: dict[str, object]) -> dict[
                 raise KeysUnavailable from failure
             old, readable = None, False
         if name == "address" and value is not None:
-            assert isinstance(value, dict)
-            if not readable and not profiles.replaces_whole_address(value):  # pyright: ignore[reportUnknownArgumentType]
+            part = cast("dict[str, object]", value)
+            if not readable and not profiles.replaces_whole_address(part):
                 raise PiiUnavailable
-            merged = profiles.merge({} if old is None else _without_nulls(old), value)
-            assert isinstance(merged, dict)
-            value = msgspec.json.encode(profiles.complete_address(merged)).decode()  # pyright: ignore[reportUnknownArgumentType]
+            merged = profiles.merge({} if old is None else _without_nulls(old), part)
+            address = profiles.complete_address(cast("dict[str, object]", merged))
+            value = msgspec.json.encode(address).decode()
         if not readable or value != old:
             changed[name] = value
     return changed
@@ -457,18 +460,22 @@ async def apply_auth_events(
                 )
             )
             emails = {event.auth_id: event.email for event in created if event.event_id in accepted}
-            holds = {event.auth_id: event for event in deactivated if event.event_id in accepted}
             # In the order of ids, as every batch: two batches with the same users wait and do not deadlock.
-            newcomers = [(user_id, emails.get(user_id)) for user_id in sorted(emails.keys() | holds.keys())]
+            holds = sorted(
+                (event for event in deactivated if event.event_id in accepted), key=lambda event: event.auth_id
+            )
+            user_ids = sorted(emails.keys() | {event.auth_id for event in holds})
+            newcomers = [(user_id, emails.get(user_id)) for user_id in user_ids]
             if not newcomers:
                 return
             added = await add_users(tx, keyring, newcomers, SYSTEM)
             missed = {user_id: emails[user_id] for user_id in emails.keys() - set(added)}
             if missed:
                 await fill_emails(tx, keyring, missed, SYSTEM)
-            frozen = [await _place_auth_hold(tx, keyring, holds[user_id]) for user_id in sorted(holds)]
+            frozen = [await _place_auth_hold(tx, keyring, event) for event in holds]
         telemetry.metrics.user_created(len(added))
-        telemetry.metrics.user_frozen("auth_deactivated", sum(frozen))
+        for _ in range(sum(frozen)):
+            telemetry.metrics.user_frozen("auth_deactivated")
 
 
 async def _place_auth_hold(tx: Conn, keyring: Keyring, event: AuthAccountDeactivated) -> bool:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from typing import cast
 from uuid import UUID
 
 import msgspec
@@ -62,26 +63,26 @@ class Me(Struct, frozen=True, kw_only=True):
 
 
 class AddressPatch(Struct, frozen=True, forbid_unknown_fields=True):
-    line1: str | None | UnsetType = UNSET
-    line2: str | None | UnsetType = UNSET
-    city: str | None | UnsetType = UNSET
-    state: str | None | UnsetType = UNSET
-    pin_code: str | None | UnsetType = UNSET
-    country: str | None | UnsetType = UNSET
+    line1: str | UnsetType | None = UNSET
+    line2: str | UnsetType | None = UNSET
+    city: str | UnsetType | None = UNSET
+    state: str | UnsetType | None = UNSET
+    pin_code: str | UnsetType | None = UNSET
+    country: str | UnsetType | None = UNSET
 
 
 class ProfilePatch(Struct, frozen=True, forbid_unknown_fields=True):
     """A JSON Merge Patch (RFC 7396) of a profile: absent leaves, null clears."""
 
-    first_name: str | None | UnsetType = UNSET
-    last_name: str | None | UnsetType = UNSET
-    date_of_birth: str | None | UnsetType = UNSET
-    pan_number: str | None | UnsetType = UNSET
-    aadhaar_last4: str | None | UnsetType = UNSET
-    address: AddressPatch | None | UnsetType = UNSET
-    phone: str | None | UnsetType = UNSET
-    avatar_url: str | None | UnsetType = UNSET
-    email: str | None | UnsetType = UNSET
+    first_name: str | UnsetType | None = UNSET
+    last_name: str | UnsetType | None = UNSET
+    date_of_birth: str | UnsetType | None = UNSET
+    pan_number: str | UnsetType | None = UNSET
+    aadhaar_last4: str | UnsetType | None = UNSET
+    address: AddressPatch | UnsetType | None = UNSET
+    phone: str | UnsetType | None = UNSET
+    avatar_url: str | UnsetType | None = UNSET
+    email: str | UnsetType | None = UNSET
     """Only to be refused by its own name: Auth owns it."""
 
     def __repr__(self) -> str:
@@ -148,12 +149,12 @@ def merge(target: object, patch: object) -> object:
     """The algorithm of RFC 7396, section 2, over decoded JSON."""
     if not isinstance(patch, dict):
         return patch
-    merged: dict[str, object] = dict(target) if isinstance(target, dict) else {}  # pyright: ignore[reportUnknownArgumentType]
-    for name, value in patch.items():  # pyright: ignore[reportUnknownVariableType]
+    merged = dict(cast("dict[str, object]", target)) if isinstance(target, dict) else {}
+    for name, value in cast("dict[str, object]", patch).items():
         if value is None:
-            merged.pop(name, None)  # pyright: ignore[reportUnknownArgumentType]
+            merged.pop(name, None)
         else:
-            merged[name] = merge(merged.get(name), value)  # pyright: ignore[reportUnknownArgumentType]
+            merged[name] = merge(merged.get(name), value)
     return merged
 
 

@@ -10,6 +10,7 @@ from msgspec import Struct
 from usercore.db import Conn, Sql
 from usercore.events import KycStatus, KycTier, UserStatus
 from usercore.outbox import AuditRow, OutboxRow
+from usercore.pii.classification import RetentionClass
 from usercore.pii.keyring import UserKeyRow
 from usercore.pii.sealed import Sealed
 
@@ -59,7 +60,7 @@ class ProfileRow(Struct, frozen=True):
     pan_number_index: bytes | None
     phone_index: bytes | None
     profile_updated_at: datetime
-    key_classes: list[str] | None
+    key_classes: list[RetentionClass] | None
     key_versions: list[int] | None
     key_epochs: list[int] | None
     key_wraps: list[bytes] | None
