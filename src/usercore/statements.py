@@ -153,7 +153,7 @@ def _compile(name: str, sql: str, arguments: Mapping[str, Any]) -> tuple[str, tu
     def replace(match: re.Match[str]) -> str:
         return number[match["argument"], match["field"]] if match["argument"] else match[0]
 
-    return _PLACEHOLDER.sub(replace, sql), tuple(used.values())
+    return _PLACEHOLDER.sub(replace, sql), tuple(parameters)
 
 
 def _parameter(name: str, match: re.Match[str], arguments: Mapping[str, Any]) -> Parameter:
