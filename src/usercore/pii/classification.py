@@ -100,7 +100,7 @@ _NOT_PERSONAL_COLUMNS: Mapping[str, str] = {
     "audit_partitions": "name starts_at ends_at",
     "outbox": "shard id event_id user_id topic payload occurred_at traceparent",
     "inbox": "topic event_id received_at",
-    "idempotency_keys": "sub method path key fingerprint status created_at",
+    "idempotency_keys": "sub method path key fingerprint created_at",
     "usercore_migrations": "id content_hash applied_at",
 }
 

@@ -5,14 +5,16 @@ import hmac
 import os
 from collections.abc import Sequence
 from random import SystemRandom
-from typing import NoReturn
+from typing import NoReturn, get_args
+
+from asyncpg import PostgresError
 
 from usercore import telemetry
 from usercore.db import Db
 from usercore.errors import DatabaseUnavailable, KmsRefused, KmsUnavailable
 from usercore.pii import queries
 from usercore.pii.cipher import KEY_BYTES
-from usercore.pii.keyring import PURPOSES, EpochKey, KeyPurpose, Keyring, epoch_commitment
+from usercore.pii.keyring import PURPOSES, EpochKey, EpochState, KeyPurpose, Keyring, epoch_commitment
 from usercore.pii.kms import Kms
 from usercore.pii.queries import EpochRow, NewEpoch
 
@@ -54,6 +56,8 @@ async def load(db: Db, kms: Kms, keyring: Keyring) -> None:
         else:
             opened.append(EpochKey(row.epoch, row.purpose, row.version, row.state, secret))
     keyring.install(opened, unopened)
+    for state in get_args(EpochState):
+        telemetry.metrics.keyring_epochs(state, sum(row.state == state for row in rows))
     if problem is not None:
         raise problem
 
@@ -73,7 +77,8 @@ async def keep_loaded(
     while True:
         try:
             await load(db, kms, keyring)
-        except (KmsUnavailable, KmsRefused, DatabaseUnavailable) as error:
+        except (KmsUnavailable, KmsRefused, DatabaseUnavailable, PostgresError) as error:
+            # PostgresError: a database that is not migrated yet is no reason to give up either.
             if not troubled:
                 log.warning("keyring_not_loaded", error=type(error).__name__, status=_status(keyring))
             troubled = True
