@@ -21,6 +21,7 @@ from usercore.telemetry import Metrics
 
 REDIS_TIMEOUT_S = 0.05
 """For a connection and for an answer. Redis is never needed, so nobody waits for it."""
+REDIS_CONNECTIONS = 16
 BREAKER_FAILURES = 3
 BREAKER_PAUSE_S = 1.0
 """After so many failures in a row Redis is left alone for so long; then one call tries."""
@@ -42,8 +43,11 @@ class RedisGuard:
 
     def __init__(self, url: str, metrics: Metrics | None = None) -> None:
         # The defaults would block one call for 58 s on a server that swallows packets.
-        self._client = redis.asyncio.Redis.from_url(
+        # A bounded pool that is waited for: a burst that opens a connection each would time out on connecting.
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
             url,
+            max_connections=REDIS_CONNECTIONS,
+            timeout=REDIS_TIMEOUT_S,
             socket_timeout=REDIS_TIMEOUT_S,
             socket_connect_timeout=REDIS_TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),
@@ -51,6 +55,7 @@ class RedisGuard:
             driver_info=None,
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
+        self._client = redis.asyncio.Redis.from_pool(pool)
         self._metrics = metrics
         self._failures = 0
         self._closed_until = 0.0
@@ -159,20 +164,28 @@ class Limiter:
             # It answers, but not to this: read-only replica, out of memory, another type under the key.
             log.error("rate_limit_failed", error)
             return self._hit_locally(name, key, limit, window_s)
+        if allowed:
+            # Known here too, so that a Redis that goes away in mid-window does not start it anew.
+            self._window(key, window_s).append(time.monotonic())
         return Verdict(name, allowed == 1, limit, window_s, remaining, _seconds(reset_us / 1e6))
 
-    def _hit_locally(self, name: str, key: str, limit: int, window_s: int) -> Verdict:
-        now = time.monotonic()
+    def _window(self, key: str, window_s: int) -> deque[float]:
+        """When the attempts of the window were let through, oldest first."""
         attempts = self._local.pop(key, None) or deque[float]()
-        while attempts and attempts[0] <= now - window_s:
+        while attempts and attempts[0] <= time.monotonic() - window_s:
             attempts.popleft()
-        allowed = len(attempts) < limit
-        if allowed:
-            attempts.append(now)
         # Back in as the newest, so that the first of the dict is the one that was idle longest.
         self._local[key] = attempts
         if len(self._local) > LOCAL_SUBJECTS:
             del self._local[next(iter(self._local))]
+        return attempts
+
+    def _hit_locally(self, name: str, key: str, limit: int, window_s: int) -> Verdict:
+        now = time.monotonic()
+        attempts = self._window(key, window_s)
+        allowed = len(attempts) < limit
+        if allowed:
+            attempts.append(now)
         reset = attempts[0 if allowed else len(attempts) - limit] + window_s - now
         return Verdict(name, allowed, limit, window_s, max(0, limit - len(attempts)), _seconds(reset))
 
