@@ -1,8 +1,6 @@
 """`usercore up`, `down`, `dev` and `doctor`."""
 
-import contextlib
 import json
-from collections.abc import Generator
 
 import click
 from rich.console import Console
@@ -11,19 +9,10 @@ from rich.markup import escape
 from usercore.devstack import terminal
 from usercore.devstack.doctor import examine
 from usercore.devstack.environment import checkout
-from usercore.devstack.processes import StackError, quiet
+from usercore.devstack.processes import quiet
 from usercore.devstack.stack import Stack
 
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-
-
-@contextlib.contextmanager
-def sentences() -> Generator[None]:
-    """A StackError is for people: its one sentence, exit code 1, no traceback."""
-    try:
-        yield
-    except StackError as error:
-        raise click.ClickException(str(error)) from error
 
 
 @click.command(epilog="Example: usercore up && . .dev/env && curl $USERCORE_URL/health/ready")
@@ -35,23 +24,20 @@ def up(as_json: bool) -> None:
     in .dev/env, logs in .dev/*/log.
     """
     stack = Stack(checkout())
-    with sentences():
-        stack.up()
+    stack.up()
     _show(stack, as_json)
 
 
 @click.command(epilog="Example: usercore down")
 def down() -> None:
     """Stop the embedded stack; its data stays."""
-    with sentences():
-        Stack(checkout()).down()
+    Stack(checkout()).down()
 
 
 @click.command(epilog="Example: usercore dev")
 def dev() -> None:
     """Run the embedded stack in this terminal with everybody's logs; Ctrl-C stops it."""
-    with sentences():
-        terminal.dev(Stack(checkout()), Console())
+    terminal.dev(Stack(checkout()), Console())
 
 
 @click.command(epilog="Example: usercore doctor --json")
@@ -75,6 +61,3 @@ def _show(stack: Stack, as_json: bool) -> None:
         click.echo(json.dumps([part._asdict() for part in stack.status()], indent=2))
     else:
         terminal.show(stack, Console())
-
-
-COMMANDS = (dev, up, down, doctor)

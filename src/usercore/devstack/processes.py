@@ -28,7 +28,9 @@ class StackError(UsercoreError):
 
 
 def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    # In one write: several threads start servers at once.
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 def quiet(line: str) -> None:

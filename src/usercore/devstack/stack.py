@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from usercore.devstack import room
-from usercore.devstack.environment import DATABASE, TOPICS, make_keys, settings, write_environment
+from usercore.devstack.environment import write_environment
 from usercore.devstack.kafka import Kafka
 from usercore.devstack.postgres import Postgres
 from usercore.devstack.processes import (
@@ -30,6 +30,7 @@ from usercore.devstack.processes import (
     say,
     wait_until,
 )
+from usercore.devstack.provision import DATABASE, TOPICS, make_keys, settings
 from usercore.devstack.redis import Redis
 from usercore.statements import resource_dir
 
@@ -270,7 +271,7 @@ def check_room(stack: Stack) -> None:
     """Raises StackError when what is not running yet does not fit. Asks nothing when all servers run."""
     if stack.kafka.pid() is None:
         room.check_memory(stack.kafka.kind)
-    for folder in {stack.home, stack.postgres.place}:
+    for folder in (stack.home, stack.postgres.place):
         room.check_disk(folder, first=not (stack.home / "env").exists())
 
 
