@@ -1,0 +1,267 @@
+"""The batched, audited read: what each reader gets, and what the audit trail says, when things break."""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from tests.databases import DatabaseUrls
+from tests.proxy import Proxy, proxy_to
+from tests.waiting import eventually, turns
+from usercore import batcher as batching
+from usercore.batcher import Batcher
+from usercore.db import Conn, Db
+from usercore.errors import AuditUnavailable, NetworkInTransaction
+from usercore.outbox import SYSTEM, Actor, AuditRow
+from usercore.pii import keystore
+from usercore.pii.keyring import Keyring
+from usercore.pii.kms import local, open_kms
+from usercore.users import actions, queries
+from usercore.users.actions import ProfileReader
+from usercore.users.queries import ReadProfileRow
+
+READERS = 64
+
+
+@pytest_asyncio.fixture
+async def keyring(db: Db, tmp_path: Path) -> Keyring:
+    local.create(tmp_path / "kms.json")
+    kms = open_kms(f"local://{tmp_path / 'kms.json'}")
+    keyring = Keyring()
+    await keystore.load(db, kms, keyring)
+    await kms.close()
+    return keyring
+
+
+@pytest_asyncio.fixture
+async def users(db: Db, keyring: Keyring) -> list[UUID]:
+    ids = [uuid4() for _ in range(READERS)]
+    async with db.begin() as tx:
+        await actions.add_users(tx, keyring, [(user_id, f"{user_id}@example.in") for user_id in sorted(ids)], SYSTEM)
+    return ids
+
+
+Outcomes = list[tuple[str, int]]
+
+
+class Reading:
+    """A batcher on one database, with what it observed."""
+
+    def __init__(self, db: Db) -> None:
+        self.outcomes: Outcomes = []
+        self.batcher: Batcher[AuditRow, ReadProfileRow | None] = Batcher(
+            db.dedicated, actions.read_batch, lambda outcome, rows: self.outcomes.append((outcome, rows))
+        )
+
+
+@pytest_asyncio.fixture
+async def reading(db: Db) -> AsyncGenerator[Reading]:
+    reading = Reading(db)
+    yield reading
+    await reading.batcher.close()
+
+
+def actor_of(user_id: UUID) -> Actor:
+    return Actor(kind="user", id=user_id)
+
+
+async def read_all(reader: ProfileReader, users: Sequence[UUID]) -> list[bool]:
+    """True for each reader that got its own profile, false for each that got AuditUnavailable."""
+
+    async def one(user_id: UUID) -> bool:
+        try:
+            me, version = await reader.read(user_id, actor_of(user_id))
+        except AuditUnavailable:
+            return False
+        assert (me.id, version, me.profile.email) == (user_id, 1, f"{user_id}@example.in")
+        return True
+
+    return await asyncio.gather(*(one(user_id) for user_id in users))
+
+
+async def read_rows(owner: Conn) -> dict[UUID, int]:
+    rows = await owner.fetch("select user_id, count(*) from user_audit where action = 'profile.read' group by user_id")
+    return {row["user_id"]: row["count"] for row in rows}
+
+
+async def test_each_reader_gets_its_own_profile_and_one_audit_row(
+    reading: Reading, keyring: Keyring, users: list[UUID], owner: Conn
+) -> None:
+    assert all(await read_all(ProfileReader(reading.batcher, keyring), users))
+    assert await read_rows(owner) == dict.fromkeys(users, 1)
+    assert len(reading.outcomes) < READERS / 2, "64 readers that come together share statements"
+    assert sum(rows for _, rows in reading.outcomes) == READERS
+
+
+async def test_no_audit_no_plaintext(reading: Reading, keyring: Keyring, users: list[UUID], owner: Conn) -> None:
+    await owner.execute("revoke insert on user_audit from usercore_app")
+    assert not any(await read_all(ProfileReader(reading.batcher, keyring), users))
+    assert await read_rows(owner) == {}
+    await owner.execute("grant insert on user_audit to usercore_app")
+    assert all(await read_all(ProfileReader(reading.batcher, keyring), users))
+
+
+async def test_unknown_users_leave_no_row(reading: Reading, keyring: Keyring, owner: Conn) -> None:
+    stranger = uuid4()
+    with pytest.raises(actions.UnknownUser):
+        await ProfileReader(reading.batcher, keyring).read(stranger, actor_of(stranger))
+    assert await read_rows(owner) == {}
+
+
+async def test_one_readers_bad_value_costs_only_that_reader(
+    reading: Reading, keyring: Keyring, users: list[UUID], owner: Conn
+) -> None:
+    reader = ProfileReader(reading.batcher, keyring)
+    bad = Actor(kind="user", id=users[0], request_id="nul\0byte")  # PostgreSQL text holds no NUL
+    results = await asyncio.gather(
+        reader.read(users[0], bad),
+        *(reader.read(user_id, actor_of(user_id)) for user_id in users[1:]),
+        return_exceptions=True,
+    )
+    assert isinstance(results[0], AuditUnavailable)
+    assert not any(isinstance(result, BaseException) for result in results[1:])
+    assert await read_rows(owner) == dict.fromkeys(users[1:], 1)
+
+
+async def test_a_cancelled_reader_does_not_cancel_its_neighbours(
+    reading: Reading, keyring: Keyring, users: list[UUID], owner: Conn
+) -> None:
+    reader = ProfileReader(reading.batcher, keyring)
+    tasks = [asyncio.create_task(reader.read(user_id, actor_of(user_id))) for user_id in users]
+    await turns(1)  # all of them wait now, none has been answered
+    for task in tasks[::2]:
+        task.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(result, asyncio.CancelledError) for result in results[::2])
+    assert not any(isinstance(result, BaseException) for result in results[1::2])
+    assert set(users[1::2]) <= (await read_rows(owner)).keys()
+
+
+@pytest_asyncio.fixture
+async def proxied(database: DatabaseUrls) -> AsyncGenerator[tuple[Proxy, Db]]:
+    url = urlsplit(database.app)
+    async with proxy_to(str(url.hostname), url.port or 5432) as proxy:
+        through = url._replace(netloc=f"{url.username}:{url.password}@127.0.0.1:{proxy.port}").geturl()
+        db = await Db.connect(through, name="usercore-test-proxied")
+        yield proxy, db
+        await db.close()
+
+
+async def test_connections_killed_at_random_moments(
+    reading: Reading, keyring: Keyring, users: list[UUID], owner: Conn, database: DatabaseUrls
+) -> None:
+    reader = ProfileReader(reading.batcher, keyring)
+    stop = asyncio.Event()
+    killed: int = 0
+
+    async def kill() -> None:
+        nonlocal killed
+        conn: Conn = await asyncpg.connect(database.app)
+        while not stop.is_set():
+            killed += await conn.fetchval(
+                "select count(pg_terminate_backend(pid)) from pg_stat_activity "
+                "where application_name = 'usercore-test-batch' and datname = current_database()"
+            )
+            await conn.execute("select pg_sleep(random() * 0.06)")
+        await conn.close()
+
+    killing = asyncio.create_task(kill())
+    answered = [result for _ in range(40) for result in await read_all(reader, users)]
+    stop.set()
+    await killing
+    assert killed >= 3
+    # A batch whose answer was lost after its commit is tried again with the same event ids: still one row for each.
+    rows = sum((await read_rows(owner)).values())
+    assert sum(answered) <= rows <= len(answered)
+    assert sum(answered) > 0
+
+
+@pytest.mark.parametrize("moment", ["before", "during", "after"])
+async def test_a_connection_lost_around_the_commit(
+    proxied: tuple[Proxy, Db], keyring: Keyring, users: list[UUID], owner: Conn, moment: str
+) -> None:
+    proxy, db = proxied
+    reading = Reading(db)
+    reader = ProfileReader(reading.batcher, keyring)
+    assert all(await read_all(reader, users[:2])), "connects the lanes"
+    committed_before = sum((await read_rows(owner)).values())
+    if moment == "before":
+        proxy.cut()
+    elif moment == "after":
+        proxy.swallow = True  # the statement commits; its answer is lost
+    pending = asyncio.create_task(read_all(reader, users))
+    if moment == "after":
+
+        async def committed() -> bool:
+            return sum((await read_rows(owner)).values()) > committed_before
+
+        await eventually(committed)
+        proxy.swallow = False
+    elif moment == "during":
+        await turns(3)
+    proxy.cut()
+    answered = await pending
+    assert all(answered), "each is tried again on a new connection"
+    rows = await read_rows(owner)
+    assert {user_id: rows[user_id] - (user_id in users[:2]) for user_id in users} == dict.fromkeys(users, 1)
+    await reading.batcher.close()
+
+
+async def test_the_queue_is_bounded(
+    proxied: tuple[Proxy, Db], keyring: Keyring, users: list[UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy, db = proxied
+    monkeypatch.setattr(batching, "QUEUE_BOUND", 16)
+    monkeypatch.setattr(batching, "LARGEST_BATCH", 4)
+    reading = Reading(db)
+    reader = ProfileReader(reading.batcher, keyring)
+    proxy.delay_s = 0.05
+    answered = await read_all(reader, users)
+    assert answered.count(True) == 16, "what fits waits and is answered"
+    assert reading.outcomes.count(("rejected", 1)) == READERS - 16
+    await reading.batcher.close()
+
+
+async def test_a_read_inside_a_transaction_is_a_bug(reading: Reading, keyring: Keyring, db: Db) -> None:
+    async with db.begin():
+        with pytest.raises(NetworkInTransaction):
+            await ProfileReader(reading.batcher, keyring).read(uuid4(), SYSTEM)
+
+
+async def test_no_wake_up_is_lost_in_100_000_rounds(db: Db) -> None:
+    async def echo(conn: Conn, requests: Sequence[int]) -> Sequence[int]:
+        await conn.fetchval("select 1")
+        return [request + 1 for request in requests]
+
+    batcher: Batcher[int, int] = Batcher(db.dedicated, echo, lambda outcome, rows: None)
+
+    async def caller(seed: int) -> None:
+        pause = random.Random(seed)
+        for number in range(100_000 // 32):
+            assert await batcher.read(number) == number + 1
+            await turns(pause.randrange(3))
+
+    async with asyncio.timeout(120):
+        await asyncio.gather(*(caller(seed) for seed in range(32)))
+    await batcher.close()
+
+
+async def test_closing_answers_who_waits(db: Db, keyring: Keyring, users: list[UUID]) -> None:
+    reading = Reading(db)
+    reader = ProfileReader(reading.batcher, keyring)
+    pending = asyncio.create_task(read_all(reader, users))
+    await turns(2)
+    await reading.batcher.close()
+    assert all(await pending)
+    assert await read_all(reader, users[:1]) == [False]
+
+
+async def test_statement_promises_one_row_for_each_read(db: Db) -> None:
+    async with db.read() as conn:
+        assert await queries.read_profiles(conn, reads=[]) == []
