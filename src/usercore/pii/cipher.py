@@ -15,6 +15,10 @@ KEY_BYTES = 32
 NONCE_BYTES = 12  # the only length that NIST SP 800-38D uses as it is; pycryptodome's default would be 16
 TAG_BYTES = 16
 
+# Both libraries would take other lengths without a word: a key of 16 bytes gives AES-128.
+_BAD_KEY = "an AES-256 key has 32 bytes"
+_BAD_NONCE = "a nonce has 12 bytes"
+
 
 class Cipher(Protocol):
     """One key. Random nonces are good for 2**32 messages under it (SP 800-38D §8.3)."""
@@ -37,15 +41,18 @@ class CryptographyCipher:
     __slots__ = ("_aead",)
 
     def __init__(self, key: bytes) -> None:
-        _check_key(key)
+        if len(key) != KEY_BYTES:
+            raise ValueError(_BAD_KEY)
         self._aead = AESGCM(key)
 
     def seal(self, nonce: bytes, plaintext: bytes, aad: bytes) -> bytes:
-        _check_nonce(nonce)
+        if len(nonce) != NONCE_BYTES:
+            raise ValueError(_BAD_NONCE)
         return self._aead.encrypt(nonce, plaintext, aad)
 
     def open(self, nonce: bytes, ciphertext: bytes, aad: bytes) -> bytes:
-        _check_nonce(nonce)
+        if len(nonce) != NONCE_BYTES:
+            raise ValueError(_BAD_NONCE)
         try:
             return self._aead.decrypt(nonce, ciphertext, aad)
         except InvalidTag:
@@ -58,18 +65,21 @@ class PycryptodomeCipher:
     __slots__ = ("_key",)
 
     def __init__(self, key: bytes) -> None:
-        _check_key(key)
+        if len(key) != KEY_BYTES:
+            raise ValueError(_BAD_KEY)
         self._key = key
 
     def seal(self, nonce: bytes, plaintext: bytes, aad: bytes) -> bytes:
-        _check_nonce(nonce)
+        if len(nonce) != NONCE_BYTES:
+            raise ValueError(_BAD_NONCE)
         gcm = AES.new(self._key, AES.MODE_GCM, nonce=nonce, mac_len=TAG_BYTES)
         gcm.update(aad)
         ciphertext, tag = gcm.encrypt_and_digest(plaintext)
         return ciphertext + tag
 
     def open(self, nonce: bytes, ciphertext: bytes, aad: bytes) -> bytes:
-        _check_nonce(nonce)
+        if len(nonce) != NONCE_BYTES:
+            raise ValueError(_BAD_NONCE)
         if len(ciphertext) < TAG_BYTES:
             raise OpenFailed("corrupt")
         gcm = AES.new(self._key, AES.MODE_GCM, nonce=nonce, mac_len=TAG_BYTES)
@@ -85,14 +95,3 @@ _FACTORIES: dict[CipherName, CipherFactory] = {"cryptography": CryptographyCiphe
 
 def cipher(name: CipherName) -> CipherFactory:
     return _FACTORIES[name]
-
-
-def _check_key(key: bytes) -> None:
-    # Both libraries would take 16 bytes as well and give AES-128 without a word.
-    if len(key) != KEY_BYTES:
-        raise ValueError("an AES-256 key has 32 bytes")
-
-
-def _check_nonce(nonce: bytes) -> None:
-    if len(nonce) != NONCE_BYTES:
-        raise ValueError("a nonce has 12 bytes")

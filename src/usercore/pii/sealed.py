@@ -18,7 +18,7 @@ LARGEST_DOUBLING = 4096  # buckets double up to here and grow by as much from he
 _START = HEADER_BYTES + NONCE_BYTES
 _PREFIX = b"\x01\x01"
 _LENGTH_BYTES = 4
-_SMALLEST = _START + SMALLEST_BUCKET + TAG_BYTES
+SMALLEST_SEALED = _START + SMALLEST_BUCKET + TAG_BYTES
 
 
 class Plain(str):
@@ -39,11 +39,11 @@ def header(key_version: int) -> bytes:
 
 def key_version(sealed: bytes) -> int:
     """Which key opens it. Raises OpenFailed: unknown_format, or corrupt when it is too short to be anything."""
-    if sealed[:2] != _PREFIX:
-        raise OpenFailed("unknown_format" if len(sealed) >= _SMALLEST else "corrupt")
-    if len(sealed) < _SMALLEST:
+    if len(sealed) < SMALLEST_SEALED:
         raise OpenFailed("corrupt")
-    return (sealed[2] << 8) | sealed[3]
+    if sealed[:2] != _PREFIX:
+        raise OpenFailed("unknown_format")
+    return int.from_bytes(sealed[2:HEADER_BYTES], "big")
 
 
 def seal(cipher: Cipher, head: bytes, aad: bytes, value: str) -> Sealed:
@@ -52,9 +52,13 @@ def seal(cipher: Cipher, head: bytes, aad: bytes, value: str) -> Sealed:
 
 
 def unseal(cipher: Cipher, aad: bytes, sealed: bytes) -> Plain:
+    """Raises OpenFailed, also for what `seal` does not write under a good tag."""
     padded = cipher.open(sealed[HEADER_BYTES:_START], sealed[_START:], aad)
+    end = _LENGTH_BYTES + int.from_bytes(padded[:_LENGTH_BYTES], "big")
+    if end > len(padded):
+        raise OpenFailed("unknown_format")
     try:
-        return Plain(unpad(padded), "utf-8")
+        return Plain(padded[_LENGTH_BYTES:end], "utf-8")
     except UnicodeDecodeError:
         raise OpenFailed("unknown_format") from None
 
@@ -71,11 +75,3 @@ def bucket(length: int) -> int:
 
 def pad(value: bytes) -> bytes:
     return (len(value).to_bytes(_LENGTH_BYTES, "big") + value).ljust(bucket(len(value)), b"\0")
-
-
-def unpad(padded: bytes) -> bytes:
-    """Raises OpenFailed("unknown_format") for what `pad` does not write; the tag has been checked before."""
-    end = _LENGTH_BYTES + int.from_bytes(padded[:_LENGTH_BYTES], "big")
-    if end > len(padded):
-        raise OpenFailed("unknown_format")
-    return padded[_LENGTH_BYTES:end]
