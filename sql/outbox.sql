@@ -25,3 +25,7 @@ from unnest(
 -- name: get_backlog
 -- How many events wait, and since when.
 select count(*) as depth, min(o.occurred_at) as oldest from outbox o;
+
+-- name: take_consumed
+-- Forget events that were consumed so long ago that Kafka no longer has them.
+delete from inbox where received_at < now() - interval '30 days';

@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import CommitFailedError
 from msgspec import Struct
 
-from usercore import kafka, telemetry
+from usercore import kafka, loops, telemetry
 from usercore.db import Db
 from usercore.errors import ServiceUnavailable
 from usercore.events import AUTH_CREATED, AUTH_DEACTIVATED, DEAD_LETTERS, AuthAccountDeactivated, AuthCreated
@@ -83,8 +83,8 @@ class AuthConsumer:
             try:
                 await self._consume(stop)
             except (*kafka.AWAY, Stalled) as error:
-                log.warning("consumer_restarts", error=type(error).__name__)
-                await asyncio.sleep(RETRY_PAUSE_S)
+                log.warning("consumer_restarts", error)
+                await loops.wait(stop, RETRY_PAUSE_S)
 
     async def _consume(self, stop: asyncio.Event) -> None:
         consumer = kafka.consumer(self._settings, *TOPICS, group=GROUP)
@@ -114,7 +114,7 @@ class AuthConsumer:
                     async with asyncio.timeout(kafka.SEND_TIMEOUT_S):
                         await client.stop()
                 except kafka.AWAY as error:
-                    log.warning("client_stop_failed", error=type(error).__name__)
+                    log.warning("client_stop_failed", error)
 
     async def _apply_or_wait(self, records: Sequence[Record], stop: asyncio.Event) -> list[Dead] | None:
         """Apply, again and again while something is away; None when told to stop before it worked."""
@@ -123,8 +123,8 @@ class AuthConsumer:
                 return await apply(self._db, self._keyring, records)
             except (ServiceUnavailable, asyncpg.PostgresError) as error:
                 # Also what looks like our own mistake (a missing grant): a wrong deployment must not empty a topic.
-                log.error("consumer_waits", error=type(error).__name__, count=len(records))
-                await asyncio.sleep(RETRY_PAUSE_S)
+                log.error("consumer_waits", error, count=len(records))
+                await loops.wait(stop, RETRY_PAUSE_S)
         return None
 
 

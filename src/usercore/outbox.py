@@ -121,6 +121,10 @@ class Backlog(Struct, frozen=True):
 async def get_backlog(conn: Conn) -> Backlog: ...
 
 
+@sql
+async def take_consumed(conn: Conn) -> None: ...
+
+
 async def record(tx: Conn, *changes: Change, actor: Actor) -> None:
     """Write the audit row of each change, and the outbox row of each that carries an event, in one round trip."""
     audit = [audit_row(change, actor) for change in changes]

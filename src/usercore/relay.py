@@ -13,7 +13,7 @@ from uuid import UUID
 
 from aiokafka import AIOKafkaProducer
 
-from usercore import kafka, telemetry
+from usercore import kafka, loops, telemetry
 from usercore.db import Conn, Db, Sql, network_allowed
 from usercore.errors import ServiceUnavailable
 from usercore.outbox import OutboxRow
@@ -60,20 +60,17 @@ class Relay:
     async def run(self, stop: asyncio.Event) -> None:
         try:
             while not stop.is_set():
-                pause = 0.0 if await self._round_or_pause() else IDLE_PAUSE_S
-                if pause and await _stopped(stop, pause):
-                    break
+                try:
+                    published = await self.round()
+                except (*kafka.AWAY, ServiceUnavailable) as error:
+                    log.warning("relay_waits", error)
+                    await self._drop_producer()
+                    await loops.wait(stop, FAILURE_PAUSE_S)
+                else:
+                    if not published:
+                        await loops.wait(stop, IDLE_PAUSE_S)
         finally:
             await self._drop_producer()
-
-    async def _round_or_pause(self) -> int:
-        try:
-            return await self.round()
-        except (*kafka.AWAY, ServiceUnavailable) as error:
-            log.warning("relay_waits", error=type(error).__name__)
-            await self._drop_producer()
-            await asyncio.sleep(FAILURE_PAUSE_S)
-            return 0
 
     async def round(self) -> int:
         """Publish a batch of each shard that holds something; the number of events published.
@@ -180,19 +177,10 @@ def headers(row: OutboxRow) -> list[tuple[str, bytes]]:
     return found
 
 
-async def _stopped(stop: asyncio.Event, seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        return False
-    return True
-
-
 async def _stop(producer: AIOKafkaProducer) -> None:
     """Stop without waiting for a cluster that is away: what was not acknowledged is still in the outbox."""
     try:
         async with asyncio.timeout(kafka.SEND_TIMEOUT_S):
             await producer.stop()
     except kafka.AWAY as error:
-        log.warning("producer_stop_failed", error=type(error).__name__)
+        log.warning("producer_stop_failed", error)

@@ -1,0 +1,86 @@
+"""The background loops of `usercore work`: each runs until told to stop, and any number of copies may run."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+
+from msgspec import Struct
+
+from usercore import loops, telemetry
+from usercore.audit.actions import keep_partitions
+from usercore.consumer import AuthConsumer
+from usercore.db import Db
+from usercore.events import now
+from usercore.idempotency import take_expired
+from usercore.outbox import get_backlog, take_consumed
+from usercore.pii.keyring import Keyring
+from usercore.relay import Relay
+from usercore.settings import Settings
+
+log = telemetry.logger(__name__)
+
+
+class Parts(Struct, frozen=True):
+    """What the loops work with."""
+
+    settings: Settings
+    db: Db
+    keyring: Keyring
+
+
+Loop = Callable[[Parts, asyncio.Event], Awaitable[None]]
+
+
+async def consume(parts: Parts, stop: asyncio.Event) -> None:
+    await AuthConsumer(parts.db, parts.keyring, parts.settings).run(stop)
+
+
+async def relay(parts: Parts, stop: asyncio.Event) -> None:
+    await Relay(parts.db, parts.settings).run(stop)
+
+
+async def keep_audit_partitions(parts: Parts, stop: asyncio.Event) -> None:
+    async def once() -> None:
+        if made := await keep_partitions(parts.db):
+            log.info("audit_partitions_made", count=made)
+
+    await loops.every(3600, once, stop)
+
+
+async def prune(parts: Parts, stop: asyncio.Event) -> None:
+    async def once() -> None:
+        async with parts.db.begin() as tx:
+            await take_expired(tx)
+            await take_consumed(tx)
+
+    await loops.every(900, once, stop)
+
+
+async def watch(parts: Parts, stop: asyncio.Event) -> None:
+    """Gauges that need a look at the database."""
+
+    async def once() -> None:
+        async with parts.db.read() as conn:
+            backlog = await get_backlog(conn)
+        age = 0.0 if backlog.oldest is None else (now() - backlog.oldest).total_seconds()
+        telemetry.metrics.outbox(backlog.depth, age)
+        pool = parts.db.pool_stats()
+        telemetry.metrics.db_pool(in_use=pool.in_use, idle=pool.idle)
+
+    await loops.every(5, once, stop)
+
+
+LOOPS: Mapping[str, Loop] = {
+    "consumer": consume,
+    "relay": relay,
+    "partitions": keep_audit_partitions,
+    "pruning": prune,
+    "gauges": watch,
+}
+
+
+async def run(parts: Parts, names: Sequence[str], stop: asyncio.Event) -> None:
+    """Run the loops of these names until `stop` is set; each ends at a place where nothing is half done."""
+    async with asyncio.TaskGroup() as group:
+        for name in names:
+            group.create_task(loops.keep_running(name, partial(LOOPS[name], parts), stop), name=name)
