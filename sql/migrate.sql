@@ -43,7 +43,7 @@ select c.oid from pg_class c;
 
 -- name: list_locks
 -- What this transaction has locked by now.
-select c.oid, c.oid::regclass::text as relation, l.mode
+select c.oid, c.oid::regclass::text as relation, coalesce(l.mode, '') as mode
 from pg_locks l
 join pg_class c on c.oid = l.relation
 where l.pid = pg_backend_pid()
