@@ -39,7 +39,7 @@ test *args:
 check:
     ruff format --check . && ruff check .
     basedpyright
-    lint-imports && pytest -q tests/test_house.py
+    lint-imports --no-cache && pytest -q tests/test_house.py
 
 # Format the code and mend what ruff can mend
 [group('build')]

@@ -90,7 +90,7 @@ class Redis:
         return file
 
     def _answers(self) -> bool:
-        client = redis.Redis.from_url(self.url, socket_timeout=5, socket_connect_timeout=5)  # pyright: ignore
+        client = redis.Redis.from_url(self.url, socket_timeout=5, socket_connect_timeout=5)  # pyright: ignore[reportUnknownMemberType]
         try:
             return bool(client.ping())
         except redis.RedisError:

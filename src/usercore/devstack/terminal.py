@@ -5,10 +5,10 @@ import json
 import os
 import signal
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -73,15 +73,16 @@ def show(stack: Stack, console: Console) -> None:
 
 
 def readable(line: str) -> str:
-    """Our own JSON log lines as `event name=value …`; everything else as it is."""
+    """Our own JSON log lines as `level event name=value …`; everything else as it is."""
     try:
         fields: object = json.loads(line)
     except ValueError:
         return line
-    if not isinstance(fields, Mapping) or "event" not in fields:
+    if not isinstance(fields, dict) or "event" not in fields:
         return line
-    rest = [f"{name}={value}" for name, value in fields.items() if name not in ("ts", "level", "event")]  # pyright: ignore
-    return " ".join([f"{fields.get('level', '')}", f"{fields['event']}", *rest])  # pyright: ignore
+    shown = {str(name): value for name, value in cast(dict[object, object], fields).items() if name != "ts"}
+    head = [str(shown.pop("level", "")), str(shown.pop("event"))]
+    return " ".join(head + [f"{name}={value}" for name, value in shown.items()])
 
 
 def dev(stack: Stack, console: Console) -> None:
