@@ -198,6 +198,10 @@ def parse_traceparent(value: str | None) -> Trace | None:
     return Trace(found[1], found[2], int(found[3], 16) & 1)
 
 
+def new_span_id() -> str:
+    return secrets.token_hex(8)
+
+
 def new_trace() -> Trace:
     digits = secrets.token_hex(24)
     return Trace(digits[:32], digits[32:])
