@@ -1,7 +1,7 @@
 """The keyring from a real Postgres and the local KMS: away and back, two at once, wrong and missing keys."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import cast
@@ -17,8 +17,8 @@ from usercore.pii import classification as pii
 from usercore.pii import queries
 from usercore.pii.keyring import PURPOSES, EpochKey, Keyring, epoch_commitment
 from usercore.pii.keystore import keep_loaded, load
-from usercore.pii.kms import Kms, open_kms
-from usercore.pii.kms.local import add_version, create, set_state
+from usercore.pii.kms import Kms, Unwrapped, open_kms
+from usercore.pii.kms.local import LocalKms, add_version, create, set_state
 from usercore.pii.queries import NewEpoch
 
 SOON = 0.01
@@ -138,6 +138,23 @@ async def test_kms_away_at_a_later_start_opens_nothing_and_changes_nothing(db: D
     move(away, path)
     await load(db, kms, keyring)
     assert keyring.unlock(USER, rows).open(pii.PHONE, sealed) == "+919876543210"
+
+
+async def test_a_kms_that_is_away_is_waited_for_once_not_once_an_epoch(db: Db, kms: Kms, path: Path):
+    class Counting(LocalKms):
+        asked = 0
+
+        async def unwrap(self, ciphertext: bytes, context: Mapping[str, str], key_version: str) -> Unwrapped:
+            self.asked += 1
+            return await super().unwrap(ciphertext, context, key_version)
+
+    await loaded(db, kms)
+    move(path, path.with_suffix(".away"))
+    counting, keyring = Counting(str(path)), Keyring()
+    with pytest.raises(KmsUnavailable):
+        await load(db, counting, keyring)
+    assert counting.asked == 1
+    assert sorted(keyring.unopened) == [1, 2, 3, 4]
 
 
 async def test_a_kms_that_goes_away_does_not_stop_a_running_process(db: Db, kms: Kms, path: Path):
