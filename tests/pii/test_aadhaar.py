@@ -20,7 +20,7 @@ digits = st.text("0123456789", min_size=1, max_size=20)
 
 @pytest.mark.parametrize("digits", ["2363", "123451", "1428570", "84736430954837284567892"])
 def test_published_check_digits(digits: str):
-    """236 and 142857 from Wikipedia, 12345 from Rosetta Code, the long one from an implementation in R."""
+    """The examples that descriptions of the algorithm share: 236 gives 3, 12345 gives 1, 142857 gives 0."""
     assert aadhaar.has_check_digit(digits)
 
 
