@@ -1,3 +1,3 @@
 """Fixtures of every test: real servers, migrated databases."""
 
-pytest_plugins = ["tests.servers", "tests.databases"]
+pytest_plugins = ["tests.servers", "tests.databases", "tests.service"]

@@ -1,8 +1,8 @@
 """Verbs of users: create, read, update the profile, place a hold. Transactions begin and end here."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import TypeVar, cast
+from typing import cast
 from uuid import UUID
 
 import msgspec
@@ -44,7 +44,6 @@ from usercore.users.profile import Address, Me, Profile, ProfilePatch
 from usercore.users.queries import HoldEffect, NewHold, NewUser, ProfileRow, ReadProfileRow, UserRow
 
 log = telemetry.logger(__name__)
-T = TypeVar("T")
 
 PROFILE_FIELDS = {
     "first_name": pii.FIRST_NAME,
@@ -112,15 +111,6 @@ async def create_user(db: Db, keyring: Keyring, user_id: UUID, email: str | None
         async with db.begin() as tx:
             created = await add_users(tx, keyring, [(user_id, profiles.valid_email(email))], actor)
         telemetry.metrics.user_created(len(created))
-
-
-async def on_first_call(create: Callable[[], Awaitable[None]], verb: Callable[[], Awaitable[T]]) -> T:
-    """Run `verb`; when its user does not exist, `create` it and run `verb` again."""
-    try:
-        return await verb()
-    except UnknownUser:
-        await create()
-        return await verb()
 
 
 async def fill_emails(tx: Conn, keyring: Keyring, emails: dict[UUID, str], actor: Actor) -> None:
@@ -242,7 +232,7 @@ def _masked(row: ProfileRow) -> Profile:
 
 
 async def update_profile(
-    db: Db, keyring: Keyring, user_id: UUID, patch: ProfilePatch, actor: Actor, *, if_match: int | None = None
+    db: Db, keyring: Keyring, user_id: UUID, patch: ProfilePatch, actor: Actor, *, if_match: Sequence[int] | None = None
 ) -> tuple[Me, int]:
     """Merge `patch` into the profile and return the user as GET shows it, with its version.
 
@@ -253,7 +243,7 @@ async def update_profile(
     with telemetry.span("user.update_profile"):
         async with db.begin() as tx:
             user = await lock_user(tx, user_id)
-            if if_match is not None and if_match != user.version:
+            if if_match is not None and user.version not in if_match:
                 raise VersionMismatch
             refuse_inactive(user)
             row = await queries.get_profile(tx, user_id=user_id)

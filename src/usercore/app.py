@@ -1,0 +1,167 @@
+"""Puts the service together: the one module that knows all the others."""
+
+import asyncio
+import signal
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any, cast
+
+import uvicorn
+from litestar.di import Provide
+
+from usercore import telemetry, worker
+from usercore.auth import Authenticator
+from usercore.batcher import Batcher
+from usercore.consents import api as consents_api
+from usercore.db import Db
+from usercore.edge import Edge
+from usercore.health import Health
+from usercore.outbox import AuditRow
+from usercore.pii import keystore
+from usercore.pii.cipher import cipher
+from usercore.pii.keyring import Keyring
+from usercore.pii.kms import open_kms
+from usercore.prefs import api as prefs_api
+from usercore.ratelimit import Limiter, RedisGuard
+from usercore.settings import Settings
+from usercore.users import api as users_api
+from usercore.users.actions import ProfileReader, read_batch
+from usercore.users.queries import ReadProfileRow
+from usercore.web import build, build_ops
+from usercore.worker import Parts
+
+log = telemetry.logger(__name__)
+
+HANDLERS = (*users_api.ROUTES, *consents_api.ROUTES, *prefs_api.ROUTES)
+
+GRACE_S = 25
+"""For requests under way when the process is told to stop; uvicorn would wait for ever."""
+KEYS_WAIT_S = 5.0
+"""A start waits so long for the KMS, and goes on without it."""
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncGenerator[Parts]:
+    """Database and keyring; the keyring is loaded, and kept up to date, in the background."""
+    db = await Db.connect(settings.postgres_url.reveal(), max_size=settings.db_pool_size)
+    kms = open_kms(settings.pii_encryption_key_id)
+    keyring = Keyring(cipher(settings.pii_cipher))
+    loading = asyncio.create_task(keystore.keep_loaded(db, kms, keyring), name="keyring")
+    try:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(KEYS_WAIT_S):
+                await keyring.ready.wait()
+        yield Parts(settings, db, keyring)
+    finally:
+        loading.cancel()
+        await asyncio.gather(loading, return_exceptions=True)
+        await kms.close()
+        await db.close()
+
+
+@asynccontextmanager
+async def api(parts: Parts) -> AsyncGenerator[tuple[Edge, Edge]]:
+    """The API and its listener of operations, on open parts."""
+    settings, db, keyring = parts.settings, parts.db, parts.keyring
+    metrics = telemetry.metrics
+    batcher: Batcher[AuditRow, ReadProfileRow | None] = Batcher(db.dedicated, read_batch, metrics.audit_write)
+    redis = RedisGuard(settings.redis_url.reveal(), metrics)
+    authenticator = Authenticator.from_settings(settings)
+    health = Health(db, keyring, redis, settings.kafka_brokers)
+    metrics.before_render(lambda: _show_pool(db))
+    dependencies = {
+        "db": _provide(db),
+        "keyring": _provide(keyring),
+        "reader": _provide(ProfileReader(batcher, keyring)),
+        "limiter": _provide(Limiter(redis)),
+        "patches_a_minute": _provide(settings.profile_patch_limit_per_minute),
+    }
+    try:
+        edge = build(
+            HANDLERS, settings=settings, authenticator=authenticator, ready=health.ready, dependencies=dependencies
+        )
+        yield edge, build_ops(edge, settings=settings, authenticator=authenticator, ready=health.ready)
+    finally:
+        await batcher.close()
+        await authenticator.close()
+        await redis.close()
+
+
+async def serve(settings: Settings) -> None:
+    """`usercore serve`: the API on PORT, and in production operations on OPS_PORT, until a signal."""
+    async with opened(settings) as parts, api(parts) as (edge, ops):
+        servers = [make_server(edge, settings.listen_host, settings.port)]
+        if settings.production:
+            servers.append(make_server(ops, settings.listen_host, settings.ops_port))
+        await _run(servers)
+
+
+async def work(settings: Settings, names: Sequence[str]) -> None:
+    """`usercore work`: the background loops, with operations on OPS_PORT, until a signal."""
+    async with opened(settings) as parts, api(parts) as (_, ops):
+        stop = asyncio.Event()
+        server = make_server(ops, settings.listen_host, settings.ops_port)
+        working = asyncio.create_task(worker.run(parts, names, stop))
+        try:
+            await _run([server])
+        finally:
+            stop.set()
+            await working
+
+
+class Server(uvicorn.Server):
+    """Leaves the signals to `_run`: several servers share one process."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+async def _run(servers: Sequence[Server]) -> None:
+    """Until a signal, or until one of them cannot listen."""
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        for server in servers:
+            server.should_exit = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    serving = [asyncio.create_task(server.serve()) for server in servers]
+    try:
+        await asyncio.wait(serving, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stop()
+        await asyncio.gather(*serving)
+
+
+def make_server(app: object, host: str, port: int) -> "Server":
+    """uvicorn as this service runs it; port 0 takes a free one."""
+    config = uvicorn.Config(
+        cast(Any, app),  # uvicorn and Litestar each have their own types of the same messages
+        host=host,
+        port=port,
+        loop="none",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    return Server(config)
+
+
+def _provide(value: object) -> Provide:
+    def give() -> object:
+        return value
+
+    give.__annotations__["return"] = type(value)
+    return Provide(give, use_cache=True, sync_to_thread=False)
+
+
+def _show_pool(db: Db) -> None:
+    pool = db.pool_stats()
+    telemetry.metrics.db_pool(in_use=pool.in_use, idle=pool.idle)

@@ -1,0 +1,78 @@
+"""Who calls, as the verbs want to know it: the actor of a request, and its idempotency key."""
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from litestar import Response
+
+from usercore import telemetry
+from usercore.calls import EdgeRequest, client_ip, header, principal, request_id
+from usercore.db import Db
+from usercore.errors import FieldError, KeysUnavailable, ValidationFailed
+from usercore.idempotency import Answer, Attempt, fingerprint
+from usercore.outbox import Actor, ActorKind
+from usercore.pii.keyring import Keyring
+from usercore.users.actions import UnknownUser, create_user
+
+T = TypeVar("T")
+
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+def actor(request: EdgeRequest, keyring: Keyring) -> Actor:
+    """The actor of an authenticated request. Without keys the address is recorded without its digest."""
+    caller = principal(request)
+    ip = client_ip(request)
+    try:
+        ip_mac = None if ip is None else keyring.ip_mac(ip)
+    except KeysUnavailable:
+        ip_mac = None
+    return Actor(
+        kind=_kind(caller.scopes),
+        id=caller.sub,
+        client=caller.client_id,
+        scope=" ".join(sorted(caller.scopes)) or None,
+        ip=ip,
+        ip_mac=ip_mac,
+        request_id=request_id(request),
+        trace_id=telemetry.current_trace_id(),
+        traceparent=telemetry.current_traceparent(),
+    )
+
+
+def _kind(scopes: frozenset[str]) -> ActorKind:
+    if "admin" in scopes:
+        return "admin"
+    return "internal" if "internal" in scopes else "user"
+
+
+async def on_first_call(
+    request: EdgeRequest, db: Db, keyring: Keyring, actor: Actor, verb: Callable[[], Awaitable[T]]
+) -> T:
+    """Run `verb` for an end user; when there is no such user yet, create it and run `verb` again."""
+    try:
+        return await verb()
+    except UnknownUser:
+        caller = principal(request)
+        await create_user(db, keyring, caller.sub, caller.email, actor)
+        return await verb()
+
+
+async def attempt(request: EdgeRequest, keyring: Keyring) -> Attempt | None:
+    """The request's Idempotency-Key with the digest of its body, or None. Raises ValidationFailed, KeysUnavailable."""
+    key = header(request, "idempotency-key")
+    if key is None:
+        return None
+    if not _KEY.fullmatch(key):
+        error = FieldError("/header/idempotency-key", "idempotency_key", "1 to 255 visible ASCII characters.")
+        raise ValidationFailed(errors=[error])
+    digest = fingerprint(keyring, await request.body())
+    return Attempt(principal(request).sub, str(request.method), request.url.path, key, digest)
+
+
+def response(answer: Answer) -> Response[Any]:
+    """The answer of an idempotent verb, marked when it was given before."""
+    headers = {"Idempotency-Replayed": "true"} if answer.replayed else {}
+    media_type = "application/json" if answer.status < 400 else "application/problem+json"
+    return Response(bytes(answer.body), status_code=answer.status, headers=headers, media_type=media_type)

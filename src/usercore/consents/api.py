@@ -1,0 +1,122 @@
+"""HTTP of the caller's consents: /v1/me/consents."""
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+from litestar import Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromQuery, JSONBody
+from msgspec import Struct
+
+from usercore import callers
+from usercore.calls import EdgeRequest, principal
+from usercore.consents import actions
+from usercore.consents.actions import GiveConsent
+from usercore.consents.queries import Consent
+from usercore.db import Db
+from usercore.errors import (
+    AccountErased,
+    AccountNotActive,
+    ConsentNotGranted,
+    IdempotencyInProgress,
+    IdempotencyMismatch,
+    KeysUnavailable,
+)
+from usercore.idempotency import keep_refusal
+from usercore.operations import Access, operation
+from usercore.pii.keyring import Keyring
+
+
+class Consents(Struct, frozen=True):
+    items: list[Consent]
+
+
+_CONSENT = Consent(
+    UUID("01978c5e-5a0b-7d52-9d0e-3f6f2a1c9b11"),
+    "marketing",
+    "2026-01",
+    True,
+    "203.0.113.7",
+    datetime(2026, 1, 15, 9, 30, tzinfo=UTC),
+    None,
+)
+
+
+@post(
+    "/v1/me/consents",
+    **operation(
+        Access.USER,
+        "giveConsent",
+        summary="Give or withdraw a consent",
+        tag="consents",
+        description="`granted: false` withdraws the active consent of that type, in every account status. "
+        "A newer grant of a type ends the older one. Takes an Idempotency-Key.",
+        errors=[
+            AccountErased,
+            AccountNotActive,
+            ConsentNotGranted,
+            IdempotencyInProgress,
+            IdempotencyMismatch,
+            KeysUnavailable,
+        ],
+        request=GiveConsent("marketing", "2026-01", True),
+        response=_CONSENT,
+    ),
+)
+async def give_consent(
+    request: EdgeRequest,
+    data: JSONBody[GiveConsent],
+    db: NamedDependency[Db],
+    keyring: NamedDependency[Keyring],
+) -> Response[Consent]:
+    actor = callers.actor(request, keyring)
+    user_id = principal(request).sub
+    attempt = await callers.attempt(request, keyring)
+    answer = await keep_refusal(
+        db,
+        keyring,
+        attempt,
+        actor.trace_id or "",
+        callers.on_first_call(
+            request,
+            db,
+            keyring,
+            actor,
+            lambda: actions.give_consent(db, keyring, user_id, data, actor, attempt),
+        ),
+    )
+    return callers.response(answer)
+
+
+@get(
+    "/v1/me/consents",
+    **operation(
+        Access.USER,
+        "listConsents",
+        summary="The caller's consents",
+        tag="consents",
+        description="The current state of each type; with `history=true` every grant and withdrawal, oldest first.",
+        errors=[AccountErased],
+        response=Consents([_CONSENT]),
+    ),
+)
+async def list_consents(
+    request: EdgeRequest,
+    db: NamedDependency[Db],
+    keyring: NamedDependency[Keyring],
+    history: FromQuery[bool] = False,
+) -> Consents:
+    actor = callers.actor(request, keyring)
+    user_id = principal(request).sub
+    return Consents(
+        await callers.on_first_call(
+            request,
+            db,
+            keyring,
+            actor,
+            lambda: actions.list_consents(db, user_id, history=history),
+        )
+    )
+
+
+ROUTES = (give_consent, list_consents)
