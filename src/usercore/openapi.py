@@ -30,7 +30,7 @@ class Document:
     """The document of some handlers, made when it is first asked for."""
 
     def __init__(self, handlers: Sequence[ControllerRouterHandler], dependencies: Mapping[str, Provide]) -> None:
-        # Registration ties handlers to an app for good, so the document gets copies that belong to none.
+        # Before the API's app takes them.
         self._handlers = deepcopy(list(handlers))
         self._dependencies = dict(dependencies)
         self._rendered: bytes | None = None

@@ -1,10 +1,11 @@
 """Metrics, spans and trace context; `logger` and `configure_logging` are re-exported from `logs`."""
 
+import os
 import re
-import secrets
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from random import Random
 from typing import TYPE_CHECKING, Literal, cast
 
 import prometheus_client as prometheus
@@ -187,6 +188,9 @@ class Trace(Struct, frozen=True):
 
 
 _TRACEPARENT = re.compile("(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+# Ids are no secrets: a generator seeded from the system is three times as fast as asking it each time.
+_random = Random()  # noqa: S311
+os.register_at_fork(after_in_child=_random.seed)
 current: ContextVar[Trace | None] = ContextVar("trace", default=None)
 
 
@@ -199,12 +203,11 @@ def parse_traceparent(value: str | None) -> Trace | None:
 
 
 def new_span_id() -> str:
-    return secrets.token_hex(8)
+    return f"{_random.getrandbits(64) or 1:016x}"
 
 
 def new_trace() -> Trace:
-    digits = secrets.token_hex(24)
-    return Trace(digits[:32], digits[32:])
+    return Trace(f"{_random.getrandbits(128) or 1:032x}", new_span_id())
 
 
 @contextmanager

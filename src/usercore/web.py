@@ -2,7 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, NoReturn
+from copy import deepcopy
+from typing import Any
 
 from litestar import Litestar, Request
 from litestar.di import Provide
@@ -67,7 +68,9 @@ def build(
     lifespan: Sequence[Lifespan] = (),
 ) -> Edge:
     """The API: the given handlers and /health; outside production /metrics and /schema as well."""
-    served = [*handlers, *health_routes(ready)]
+    # Registration ties a handler to its first app for good (it remembers that one's dependencies), and handlers live in
+    # modules: apps get copies.
+    served = [*deepcopy(list(handlers)), *health_routes(ready)]
     document = Document(served, dependencies or {})
     if not settings.production:
         served += ops_routes(metrics, document)
@@ -113,7 +116,6 @@ def _edge(
         lifespan=list(lifespan),
         request_class=EdgeRequest,
         request_max_body_size=BODY_LIMIT,
-        exception_handlers={Exception: _raise},
         # The edge does its own logging and documents; debug and pdb would otherwise come from the environment.
         logging_config=None,
         openapi_config=None,
@@ -127,8 +129,3 @@ def _edge(
         trusted_proxies=settings.trusted_proxies,
         document=document,
     )
-
-
-def _raise(request: Request[Any, Any, Any], exception: Exception) -> NoReturn:
-    """Litestar has to give way: there is one place that turns exceptions into answers."""
-    raise exception
