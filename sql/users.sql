@@ -85,7 +85,7 @@ select
     p.first_name_enc, p.last_name_enc, p.date_of_birth_enc, p.pan_number_enc, p.aadhaar_last4_enc, p.address_enc,
     p.phone_enc, p.email::text as email, p.avatar_url, p.pan_number_index, p.phone_index,
     p.updated_at as profile_updated_at,
-    k.classes::text[] as key_classes, k.versions as key_versions, k.epochs as key_epochs, k.wraps as key_wraps,
+    k.classes as key_classes, k.versions as key_versions, k.epochs as key_epochs, k.wraps as key_wraps,
     r.event_id as read_id
 from readers r
 join users u on u.id = r.user_id
@@ -113,7 +113,7 @@ select
     p.first_name_enc, p.last_name_enc, p.date_of_birth_enc, p.pan_number_enc, p.aadhaar_last4_enc, p.address_enc,
     p.phone_enc, p.email::text as email, p.avatar_url, p.pan_number_index, p.phone_index,
     p.updated_at as profile_updated_at,
-    k.classes::text[] as key_classes, k.versions as key_versions, k.epochs as key_epochs, k.wraps as key_wraps
+    k.classes as key_classes, k.versions as key_versions, k.epochs as key_epochs, k.wraps as key_wraps
 from users u
 join user_profiles p on p.user_id = u.id
 cross join lateral (
@@ -149,6 +149,15 @@ set first_name_enc = :profile.first_name_enc, last_name_enc = :profile.last_name
 from bumped
 where p.user_id = bumped.id
 returning bumped.version;
+
+-- name: add_user_keys
+-- A further version of a data key, when the one before is lost.
+insert into user_keys (user_id, retention_class, version, epoch, wrapped)
+select k.user_id, k.retention_class, k.version, k.epoch, k.wrapped
+from unnest(
+    :keys.user_id::uuid[], :keys.retention_class::retention_class[], :keys.version::smallint[],
+    :keys.epoch::integer[], :keys.wrapped::bytea[]
+) as k(user_id, retention_class, version, epoch, wrapped);
 
 -- name: list_without_email
 -- Which of these users still wait for their e-mail address.

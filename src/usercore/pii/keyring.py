@@ -213,6 +213,16 @@ class UserKeys:
                 newest = row.version
         return newest
 
+    def works(self, retention: RetentionClass) -> bool:
+        """Whether the newest key of the class is there and opens. Raises KeysUnavailable when nobody can tell."""
+        try:
+            self._unlock(retention, header(self.newest_version(retention)))
+        except OpenFailed as failure:
+            if failure.reason == "keys_unavailable":
+                raise KeysUnavailable from failure
+            return False
+        return True
+
     def seal(self, field: Field, value: str) -> Sealed:
         """Under the newest key of the class. Raises KeysUnavailable; OpenFailed when the user's own key is lost."""
         retention = field.retention

@@ -1,6 +1,6 @@
 """Verbs of users: create, read, update the profile, place a hold. Transactions begin and end here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import cast
 from uuid import UUID
@@ -183,10 +183,14 @@ def open_me(row: ProfileRow, keyring: Keyring) -> Me:
 
 def user_keys(keyring: Keyring, row: ProfileRow) -> UserKeys:
     """The user's wrapped keys, ready to open and seal; nothing is unwrapped before it is needed."""
+    return keyring.unlock(row.id, user_key_rows(row))
+
+
+def user_key_rows(row: ProfileRow) -> list[UserKeyRow]:
     if row.key_classes is None or row.key_versions is None or row.key_epochs is None or row.key_wraps is None:
-        return keyring.unlock(row.id, [])
-    columns = zip(row.key_classes, row.key_versions, row.key_epochs, row.key_wraps, strict=True)
-    return keyring.unlock(row.id, [UserKeyRow(row.id, *columns_of_key) for columns_of_key in columns])
+        return []
+    keys = zip(row.key_classes, row.key_versions, row.key_epochs, row.key_wraps, strict=True)
+    return [UserKeyRow(row.id, *key) for key in keys]
 
 
 def _opened(row: ProfileRow, keys: UserKeys) -> Profile:
@@ -294,7 +298,7 @@ async def _save(
     if not changed:
         await record(tx, *also, actor=actor)
         return row
-    keys = user_keys(keyring, row)
+    keys = await _working_keys(tx, keyring, row, changed)
     columns: dict[str, object] = {}
     old: dict[str, object] = {}
     new: dict[str, object] = {}
@@ -332,6 +336,26 @@ async def _save(
     )
     await record(tx, updated, *also, actor=actor)
     return after
+
+
+async def _working_keys(tx: Conn, keyring: Keyring, row: ProfileRow, changed: Mapping[str, object]) -> UserKeys:
+    """The user's keys, with a new version for each class among the changed whose own key is lost or broken.
+
+    Without it a user whose key is damaged could not even replace what nobody can read any more.
+    """
+    rows = user_key_rows(row)
+    keys = keyring.unlock(row.id, rows)
+    classes: set[pii.RetentionClass] = {PROFILE_FIELDS.get(name, pii.EMAIL).retention for name in changed}
+    fresh: list[UserKeyRow] = []
+    for retention in classes:
+        if not keys.works(retention):
+            version = keys.newest_version(retention) + 1
+            fresh += keyring.new_user_keys(row.id, (retention,), version=version)
+    if not fresh:
+        return keys
+    log.error("user_key_replaced", user_id=row.id, count=len(fresh))
+    await queries.add_user_keys(tx, keys=fresh)
+    return keyring.unlock(row.id, [*rows, *fresh])
 
 
 def _values(row: ProfileRow) -> queries.ProfileValues:

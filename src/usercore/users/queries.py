@@ -143,6 +143,10 @@ async def save_profile(conn: Conn, *, profile: ProfileValues, version: int) -> i
 
 
 @sql
+async def add_user_keys(conn: Conn, *, keys: Sequence[UserKeyRow]) -> None: ...
+
+
+@sql
 async def list_without_email(conn: Conn, *, user_ids: Sequence[UUID]) -> list[UUID]: ...
 
 
