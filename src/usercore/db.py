@@ -136,7 +136,7 @@ class Db:
 
     async def dedicated(self) -> asyncpg.Connection:
         """A connection beside the pool, which the caller closes. Raises what asyncpg raises when it cannot be had."""
-        connection: asyncpg.Connection = await asyncpg.connect(
+        connection = await asyncpg.connect(
             self._url,
             timeout=int(ACQUIRE_SECONDS),
             command_timeout=COMMAND_SECONDS,
@@ -145,7 +145,7 @@ class Db:
             max_cacheable_statement_size=0,
             server_settings={"application_name": f"{self._name}-batch", "jit": "off"},
         )
-        return connection
+        return cast(asyncpg.Connection, connection)
 
     async def close(self) -> None:
         self._closed = True
