@@ -136,16 +136,18 @@ class Db:
 
     async def dedicated(self) -> asyncpg.Connection:
         """A connection beside the pool, which the caller closes. Raises what asyncpg raises when it cannot be had."""
-        connection = await asyncpg.connect(
-            self._url,
-            timeout=int(ACQUIRE_SECONDS),
-            command_timeout=COMMAND_SECONDS,
-            statement_cache_size=500,
-            max_cached_statement_lifetime=0,
-            max_cacheable_statement_size=0,
-            server_settings={"application_name": f"{self._name}-batch", "jit": "off"},
+        return cast(
+            asyncpg.Connection,
+            await asyncpg.connect(
+                self._url,
+                timeout=int(ACQUIRE_SECONDS),
+                command_timeout=COMMAND_SECONDS,
+                statement_cache_size=500,
+                max_cached_statement_lifetime=0,
+                max_cacheable_statement_size=0,
+                server_settings={"application_name": f"{self._name}-batch", "jit": "off"},
+            ),
         )
-        return cast(asyncpg.Connection, connection)
 
     async def close(self) -> None:
         self._closed = True
