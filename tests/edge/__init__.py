@@ -1,0 +1,1 @@
+"""Tests of the edge: settings, telemetry, tokens, the ASGI layer, cursors and limits."""
