@@ -160,7 +160,7 @@ def test_verbs_of_queries_are_promises(file: Path) -> None:
 
 @pytest.mark.parametrize("file", SQL_FILES, ids=relative)
 def test_no_star_over_a_table(file: Path) -> None:
-    """Columns that the statement names itself, of `unnest` or a CTE, may be passed on with a star; a table's may not."""
+    """What the statement names itself, of `unnest` or a CTE, may be passed on with a star; a table may not."""
     tables = set(re.findall(r"create table (?:if not exists )?(\w+)", " ".join(f.read_text() for f in MIGRATIONS)))
     text = re.sub(r"--.*", "", file.read_text())
     for statement in text.split(";"):

@@ -91,9 +91,11 @@ class Kafka:
     @property
     def kind(self) -> Kind:
         if self._kind is None:
-            running = (self.home / "kind").read_text() if self.pid() is not None else ""
-            self._kind = KINDS.get(running) or choose(self._say)
+            self._kind = self._running_kind() or choose(self._say)
         return self._kind
+
+    def _running_kind(self) -> Kind | None:
+        return KINDS.get((self.home / "kind").read_text()) if self.pid() is not None else None
 
     @property
     def brokers(self) -> str:
@@ -113,22 +115,24 @@ class Kafka:
 
     def start(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
-        if self.pid() is not None and (self.home / "kind").read_text() != self.kind:
-            self.stop()
-        if self.pid() is None:
-            kind = self.kind
-            (self.home / "kind").write_text(kind)
-            (self.home / "brokers").unlink(missing_ok=True)
-            if kind == "apache":
-                self._start_apache()
-            else:
-                self._daemon.start([sys.executable, "-m", "usercore.devstack.kafka_mock", str(self.home / "brokers")])
-        if wait_until(self._answers, lambda: self.pid() is not None, 60):
+        if self._running_kind() == self.kind and self._runs_well():
+            return
+        self.stop()
+        (self.home / "kind").write_text(self.kind)
+        (self.home / "brokers").unlink(missing_ok=True)
+        if self.kind == "apache":
+            self._start_apache()
+        else:
+            self._daemon.start([sys.executable, "-m", "usercore.devstack.kafka_mock", str(self.home / "brokers")])
+        if self._runs_well():
             return
         self.kill()
         if disk_is_full(self._daemon.log.read_text(errors="replace")):
             raise disk_full(self.home)
         raise StackError(f"Kafka did not start: {log_tail(self._daemon.log)}; see {self._daemon.log}.")
+
+    def _runs_well(self) -> bool:
+        return wait_until(self._answers, lambda: self.pid() is not None, 60)
 
     def stop(self) -> None:
         self._daemon.stop()
@@ -154,6 +158,11 @@ class Kafka:
             except KafkaException as error:
                 if cast(KafkaError, error.args[0]).code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise StackError(f"Kafka did not make the topics: {error}.") from error
+
+    def topics(self) -> dict[str, int]:
+        """Number of partitions by name."""
+        found = self._admin().list_topics(timeout=10).topics
+        return {name: len(topic.partitions) for name, topic in found.items()}
 
     def _start_apache(self) -> None:
         jars = kafka_jars.fetch(self._say)

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
@@ -20,6 +19,7 @@ from usercore.devstack.processes import (
     StackError,
     alive,
     answer,
+    anybody_in,
     disk_full,
     disk_is_full,
     end,
@@ -28,8 +28,10 @@ from usercore.devstack.processes import (
     log_tail,
     new_log,
     quiet,
+    reap,
     remembered_port,
     remembered_secret,
+    runs,
     wait_until,
 )
 
@@ -122,27 +124,29 @@ class Postgres:
 
     def start(self) -> None:
         """Make the instance if there is none, start it if it does not run, return when it answers."""
-        if self.pid() is None:
+        if not self._runs_well():
+            self.stop()
             if not (self.data / "PG_VERSION").exists():
                 self._say("postgres: making a new instance")
                 self._initialise()
             self._port = remembered_port(self.home / "port", "postgres", self._say)
             self._launch()
-        elif not wait_until(self._answers, lambda: self.pid() is not None, 30):
-            raise StackError(f"Postgres runs but does not answer: end process {self.pid()} and try again.")
         if not (self.home / "ready").exists():
             self._make_roles()
+
+    def _runs_well(self) -> bool:
+        return self.pid() is not None and wait_until(self._answers, lambda: self.pid() is not None, 30)
 
     def stop(self) -> None:
         if pid := self.pid():
             end(pid, how=signal.SIGINT)
-        self._reap()
+        self._forget()
 
     def kill(self) -> None:
         """SIGKILL for every process of the server."""
         if pid := self.pid():
             kill_tree(pid)
-        self._reap()
+        self._forget()
 
     def create_database(self, name: str) -> None:
         """A database that the owner role owns; nothing happens if it is there."""
@@ -151,27 +155,34 @@ class Postgres:
                 conn.execute(sql.SQL("create database {} owner {}").format(sql.Identifier(name), sql.Identifier(OWNER)))
 
     def _launch(self) -> None:
+        self._clear_away_killed()
         file = self.home / "log"
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
+        for _ in range(5):
+            self._forget()
             with new_log(file) as log:
                 child = self._child = self._popen([*self._command(), "-p", str(self.port)], stdout=log)
-            if wait_until(self._answers, lambda: child.poll() is None, 60):  # noqa: B023
+            if wait_until(self._answers, functools.partial(runs, child), 60):
                 return
-            text = file.read_text(errors="replace")
-            if "pre-existing shared memory block" in text:
-                # The children of a killed postmaster need a moment to notice.
-                time.sleep(0.1)
-            elif "could not bind" in text:
-                self._say(f"postgres: port {self.port} is taken by another program, moving to a free one")
-                self._port = free_port()
-                (self.home / "port").write_text(f"{self._port}\n")
-            else:
+            if "could not bind" not in file.read_text(errors="replace"):
                 break
+            self._say(f"postgres: port {self.port} is taken by another program, moving to a free one")
+            self._port = free_port()
+            (self.home / "port").write_text(f"{self._port}\n")
         self.kill()
         if disk_is_full(file.read_text(errors="replace")):
             raise disk_full(self.data)
         raise StackError(f"Postgres did not start: {log_tail(file)}; see {file}.")
+
+    def _clear_away_killed(self) -> None:
+        """Remove the pid file of a postmaster that was killed, once its last child has noticed.
+
+        Postgres itself would be held up by a zombie, or by any program that got the same pid.
+        """
+        left_behind = self.data / "postmaster.pid"
+        if left_behind.exists():
+            if not wait_until(lambda: not anybody_in(self.data), lambda: True, 30):
+                raise StackError(f"Processes of a killed Postgres still work in {self.data}: end them, then try again.")
+            left_behind.unlink()
 
     def _command(self) -> list[str]:
         options = [word for name, value in self._settings.items() for word in ("-c", f"{name}={value}")]
@@ -238,7 +249,6 @@ class Postgres:
             extra_groups=[] if who else None,
         )
 
-    def _reap(self) -> None:
-        if self._child:
-            self._child.wait()
+    def _forget(self) -> None:
+        reap(self._child)
         self._child = None

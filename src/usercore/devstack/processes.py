@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import os
 import secrets
 import signal
@@ -119,6 +120,28 @@ def alive(pid: int, home: Path) -> bool:
         return True
 
 
+def anybody_in(folder: Path) -> bool:
+    """Whether any process works in `folder`, as all processes of a Postgres do in its data."""
+    wanted = folder.resolve()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if _runs(process) and Path(process.cwd()) == wanted:
+                return True
+    return False
+
+
+def runs(child: subprocess.Popen[bytes]) -> bool:
+    return child.poll() is None
+
+
+def reap(child: subprocess.Popen[bytes] | None) -> None:
+    """Make sure that a child of ours is gone, without a zombie."""
+    if child is not None:
+        if runs(child):
+            kill_tree(child.pid)
+        child.wait()
+
+
 def end(pid: int, *, how: signal.Signals = signal.SIGTERM, patience_s: float = 30) -> None:
     """Ask a process to end, wait, and kill it with its children when it does not."""
     try:
@@ -204,7 +227,7 @@ class Daemon:
 
     def start(self, argv: Sequence[str], environ: Mapping[str, str] | None = None) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
-        self._pid_file.unlink(missing_ok=True)
+        self._forget()
         with new_log(self.log) as log:
             self._child = subprocess.Popen(
                 ["/bin/sh", "-c", RECORD_AND_BECOME, str(self._pid_file), *argv],
@@ -215,7 +238,7 @@ class Daemon:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        wait_until(self._pid_file.exists, self.child_runs, 10)
+        wait_until(self._pid_file.exists, functools.partial(runs, self._child), 10)
 
     def listens(self, port: int) -> bool:
         """Whether it is this process, or one that it has started, that listens on `port`."""
@@ -228,9 +251,6 @@ class Daemon:
             return any(s.status == psutil.CONN_LISTEN and s.laddr[1] == port for s in sockets)
         return False
 
-    def child_runs(self) -> bool:
-        return self._child is not None and self._child.poll() is None
-
     def stop(self, patience_s: float = 30) -> None:
         if pid := self.pid():
             end(pid, patience_s=patience_s)
@@ -242,7 +262,6 @@ class Daemon:
         self._forget()
 
     def _forget(self) -> None:
-        if self._child:
-            self._child.wait()
+        reap(self._child)
         self._child = None
         self._pid_file.unlink(missing_ok=True)

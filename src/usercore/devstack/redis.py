@@ -4,6 +4,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from usercore.devstack.processes import (
     Daemon,
@@ -57,12 +59,14 @@ class Redis:
 
     def start(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
+        if self._runs_well():
+            return
+        self.stop()
         text = ""
         for _ in range(5):
-            if self.pid() is None:
-                remembered_port(self.home / "port", "redis", self._say)
-                self._daemon.start([str(binary()), str(self._write_config())])
-            if wait_until(self._answers, lambda: self.pid() is not None, 30):
+            remembered_port(self.home / "port", "redis", self._say)
+            self._daemon.start([str(binary()), str(self._write_config())])
+            if self._runs_well():
                 return
             text = self._daemon.log.read_text(errors="replace")
             if "Address already in use" not in text:
@@ -72,6 +76,9 @@ class Redis:
         if disk_is_full(text):
             raise disk_full(self.home)
         raise StackError(f"Redis did not start: {log_tail(self._daemon.log)}; see {self._daemon.log}.")
+
+    def _runs_well(self) -> bool:
+        return self.pid() is not None and wait_until(self._answers, lambda: self.pid() is not None, 30)
 
     def stop(self) -> None:
         self._daemon.stop()
@@ -90,7 +97,9 @@ class Redis:
         return file
 
     def _answers(self) -> bool:
-        client = redis.Redis.from_url(self.url, socket_timeout=5, socket_connect_timeout=5)  # pyright: ignore[reportUnknownMemberType]
+        # With the default retries a closed port costs seconds.
+        password, once = remembered_secret(self.home / "password"), Retry(NoBackoff(), 0)
+        client = redis.Redis(port=self.port, password=password, socket_timeout=5, retry=once)
         try:
             return bool(client.ping())
         except redis.RedisError:

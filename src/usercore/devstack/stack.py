@@ -26,6 +26,7 @@ from usercore.devstack.processes import (
     disk_is_full,
     locked,
     log_tail,
+    port_is_free,
     remembered_port,
     say,
     wait_until,
@@ -43,8 +44,8 @@ class Service(NamedTuple):
     command: Sequence[str]
     ports: Mapping[str, int | None]
     """The ports that it gets, by the setting that carries each; a preferred number or None."""
-    probe: tuple[str, str] | None
-    """It is ready when (setting of the port, path) answers 200; None: when it is still there after SETTLED_S."""
+    probe: tuple[str, str]
+    """It is ready when (setting of the port, path) answers 200."""
 
 
 # `-P`: nothing is imported from the folder that a process works in.
@@ -53,9 +54,10 @@ SERVICES = (
     Service(
         "api", "HTTP API", (*USERCORE, "serve"), ports={"PORT": 8080, "OPS_PORT": 9090}, probe=("PORT", "/health/ready")
     ),
-    Service("work", "background loops", (*USERCORE, "work"), ports={"OPS_PORT": None}, probe=None),
+    Service(
+        "work", "background loops", (*USERCORE, "work"), ports={"OPS_PORT": None}, probe=("OPS_PORT", "/health/ready")
+    ),
 )
-SETTLED_S = 3
 READY_S = 60
 MIGRATE = (*USERCORE, "migrate")
 
@@ -116,7 +118,7 @@ class Stack:
             self.kafka.create_topics(TOPICS)
             make_keys(self.home)
             (self.home / "artifacts").mkdir(exist_ok=True)
-            self._run_migrations(self._write_settings())
+            self._run_migrations(self._write_settings(self._ports(self._services[0])))
             self._start_services()
 
     def down(self) -> None:
@@ -196,9 +198,8 @@ class Stack:
             for name, preferred in service.ports.items()
         }
 
-    def _write_settings(self) -> dict[str, str]:
-        """`.dev/env`, which carries the ports of the first service."""
-        values = settings(self.home, self.postgres, self.redis, self.kafka, self._ports(self._services[0]))
+    def _write_settings(self, ports: Mapping[str, int]) -> dict[str, str]:
+        values = settings(self.home, self.postgres, self.redis, self.kafka, ports)
         write_environment(self.home, values)
         return values
 
@@ -221,10 +222,15 @@ class Stack:
             raise StackError(f"The migrations did not run through: {log_tail(log, 1)}; see {log}.")
 
     def _start_services(self) -> None:
+        """With the ports of the first service in `.dev/env`."""
         for attempt in range(3):
-            values = self._write_settings()
+            ports = {service.name: self._ports(service) for service in self._services}
+            values = self._write_settings(ports[self._services[0].name])
             try:
-                in_parallel(functools.partial(self._start_service, service, values) for service in self._services)
+                in_parallel(
+                    functools.partial(self._start_service, service, values, ports[service.name])
+                    for service in self._services
+                )
             except PortTaken as taken:
                 self._say(str(taken))
                 if attempt == 2:
@@ -232,33 +238,30 @@ class Stack:
             else:
                 return
 
-    def _start_service(self, service: Service, shared: Mapping[str, str]) -> None:
+    def _start_service(self, service: Service, shared: Mapping[str, str], ports: Mapping[str, int]) -> None:
         daemon = self._daemons[service.name]
-        ports = self._ports(service)
         values = {**shared, **{name: str(port) for name, port in ports.items()}}
         wanted = fingerprint(service, values)
         stamp = daemon.home / "started-with"
-        if daemon.pid() is not None and not (stamp.exists() and stamp.read_text() == wanted):
-            self._say(f"{service.name}: code or settings have changed, starting anew")
+        if daemon.pid() is not None:
+            if stamp.exists() and stamp.read_text() == wanted and self._is_ready(service, daemon, ports):
+                return
+            self._say(f"{service.name}: code or settings have changed, or it has failed: starting anew")
             daemon.stop()
-        if daemon.pid() is None:
-            self._say(f"{service.name}: starting")
-            daemon.start(service.command, {**os.environ, **values})
-            stamp.write_text(wanted)
+        self._say(f"{service.name}: starting")
+        daemon.start(service.command, {**os.environ, **values})
+        stamp.write_text(wanted)
         if self._is_ready(service, daemon, ports):
             return
         daemon.kill()
         text = daemon.log.read_text(errors="replace")
         if disk_is_full(text):
             raise disk_full(self.home)
-        if "address already in use" in text.lower():
+        if not all(port_is_free(port) for port in ports.values()):
             raise PortTaken(f"{service.name}: a port was taken by another program, moving to a free one")
         raise StackError(f"{service.name} did not become ready: {log_tail(daemon.log, 1)}; see {daemon.log}.")
 
     def _is_ready(self, service: Service, daemon: Daemon, ports: Mapping[str, int]) -> bool:
-        if service.probe is None:
-            wait_until(lambda: False, lambda: daemon.pid() is not None, SETTLED_S)
-            return daemon.pid() is not None
         setting, path = service.probe
         return wait_until(
             lambda: daemon.listens(ports[setting]) and answers(ports[setting], path),
