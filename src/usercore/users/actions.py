@@ -298,7 +298,8 @@ async def _save(
     if not changed:
         await record(tx, *also, actor=actor)
         return row
-    keys = await _working_keys(tx, keyring, row, changed)
+    key_rows = await _working_keys(tx, keyring, row, changed)
+    keys = keyring.unlock(row.id, key_rows)
     columns: dict[str, object] = {}
     old: dict[str, object] = {}
     new: dict[str, object] = {}
@@ -318,7 +319,17 @@ async def _save(
             new[name] = None if text is None else keys.seal(field, text)
             columns[name] = text
     at = now()
-    after = replace(row, **columns, updated_at=at, profile_updated_at=at, version=row.version + 1)
+    after = replace(
+        row,
+        **columns,
+        updated_at=at,
+        profile_updated_at=at,
+        version=row.version + 1,
+        key_classes=[key.retention_class for key in key_rows],
+        key_versions=[key.version for key in key_rows],
+        key_epochs=[key.epoch for key in key_rows],
+        key_wraps=[key.wrapped for key in key_rows],
+    )
     await queries.save_profile(tx, profile=_values(after), version=row.version)
     updated = Change(
         action="profile.updated",
@@ -338,7 +349,7 @@ async def _save(
     return after
 
 
-async def _working_keys(tx: Conn, keyring: Keyring, row: ProfileRow, changed: Mapping[str, object]) -> UserKeys:
+async def _working_keys(tx: Conn, keyring: Keyring, row: ProfileRow, changed: Mapping[str, object]) -> list[UserKeyRow]:
     """The user's keys, with a new version for each class among the changed whose own key is lost or broken.
 
     Without it a user whose key is damaged could not even replace what nobody can read any more.
@@ -347,15 +358,15 @@ async def _working_keys(tx: Conn, keyring: Keyring, row: ProfileRow, changed: Ma
     keys = keyring.unlock(row.id, rows)
     classes: set[pii.RetentionClass] = {PROFILE_FIELDS.get(name, pii.EMAIL).retention for name in changed}
     fresh: list[UserKeyRow] = []
-    for retention in classes:
+    for retention in sorted(classes):
         if not keys.works(retention):
-            version = keys.newest_version(retention) + 1
+            # Never 1 again: the first key was that, and may come back from a backup.
+            version = max(keys.newest_version(retention), 1) + 1
             fresh += keyring.new_user_keys(row.id, (retention,), version=version)
-    if not fresh:
-        return keys
-    log.error("user_key_replaced", user_id=row.id, count=len(fresh))
-    await queries.add_user_keys(tx, keys=fresh)
-    return keyring.unlock(row.id, [*rows, *fresh])
+    if fresh:
+        log.error("user_key_replaced", user_id=row.id, count=len(fresh))
+        await queries.add_user_keys(tx, keys=fresh)
+    return rows + fresh
 
 
 def _values(row: ProfileRow) -> queries.ProfileValues:
