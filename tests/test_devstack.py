@@ -365,7 +365,7 @@ def test_up_works_below_a_folder_that_nobody_else_may_enter(make_stack: Callable
         assert all(pids(it).values())
         account = accounts.server_account()
         assert it.postgres.place.is_relative_to(folder) == (account is None)
-        assert environment(it.home)["PII_ENCRYPTION_KEY_ID"] == f"local://{it.home}/kms-local.json"
+        assert environment(it.home)["PII_ENCRYPTION_KEY_ID"] == f"local://{folder}/user%20core/.dev/kms-local.json"
         it.down()
         if account:
             subprocess.run(["rm", "-r", str(it.postgres.place)], check=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -61,7 +62,7 @@ def settings(home: Path, postgres: Postgres, redis: Redis, kafka: Kafka, ports: 
         "POSTGRES_OWNER_URL": postgres.owner_url(DATABASE),
         "REDIS_URL": redis.url,
         "KAFKA_BROKERS": kafka.brokers,
-        "PII_ENCRYPTION_KEY_ID": f"local://{home / 'kms-local.json'}",
+        "PII_ENCRYPTION_KEY_ID": f"local://{quote(str(home / 'kms-local.json'))}",
         "ARTIFACT_STORE_URL": (home / "artifacts").as_uri(),
         "JWT_PUBLIC_KEY_FILE": str(home / "jwt-public.pem"),
         "JWT_PRIVATE_KEY_FILE": str(home / "jwt-private.pem"),

@@ -50,13 +50,10 @@ class Service(NamedTuple):
 
 # `-P`: nothing is imported from the folder that a process works in.
 USERCORE = (sys.executable, "-P", "-m", "usercore")
+READY = "/health/ready"
 SERVICES = (
-    Service(
-        "api", "HTTP API", (*USERCORE, "serve"), ports={"PORT": 8080, "OPS_PORT": 9090}, probe=("PORT", "/health/ready")
-    ),
-    Service(
-        "work", "background loops", (*USERCORE, "work"), ports={"OPS_PORT": None}, probe=("OPS_PORT", "/health/ready")
-    ),
+    Service("api", "HTTP API", (*USERCORE, "serve"), ports={"PORT": 8080, "OPS_PORT": 9090}, probe=("PORT", READY)),
+    Service("work", "background loops", (*USERCORE, "work"), ports={"OPS_PORT": None}, probe=("OPS_PORT", READY)),
 )
 READY_S = 60
 MIGRATE = (*USERCORE, "migrate")
