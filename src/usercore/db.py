@@ -48,6 +48,7 @@ _AWAY: tuple[type[BaseException], ...] = (
     asyncpg.TransactionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InvalidCachedStatementError,
+    asyncpg.LockNotAvailableError,  # somebody holds the row for longer than we wait
 )
 
 

@@ -2,12 +2,12 @@
 
 import asyncio
 from datetime import UTC, datetime
-from uuid import UUID
 
 import msgspec
 import pytest
 
 from tests.service import Client, Person
+from tests.trail import actions_of, events_of
 from usercore.db import Conn
 from usercore.worker import Parts
 
@@ -25,16 +25,6 @@ FULL = {
 EMPTY = dict.fromkeys(
     ["first_name", "last_name", "date_of_birth", "pan_number", "aadhaar_last4", "address", "phone", "avatar_url"]
 )
-
-
-async def actions_of(owner: Conn, user_id: UUID) -> list[str]:
-    rows = await owner.fetch('select action from user_audit where user_id = $1 order by "timestamp", event_id', user_id)
-    return [row["action"] for row in rows]
-
-
-async def events_of(owner: Conn, user_id: UUID) -> list[dict[str, object]]:
-    rows = await owner.fetch("select payload from outbox where user_id = $1 order by id", user_id)
-    return [msgspec.json.decode(row["payload"]) for row in rows]
 
 
 async def test_the_first_call_creates_the_user(client: Client, owner: Conn) -> None:

@@ -1,9 +1,10 @@
 """Verbs of consents: give, withdraw, list. Transactions begin and end here."""
 
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from usercore.consents import queries
@@ -21,7 +22,7 @@ class GiveConsent(Struct, frozen=True, forbid_unknown_fields=True):
     """What the user says about one type of consent, to one version of its text."""
 
     consent_type: ConsentType
-    version: str
+    version: Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+\Z")]
     granted: bool
 
 
