@@ -10,6 +10,7 @@ import jwt
 
 from usercore.commands.settings import current
 from usercore.devstack.environment import checkout
+from usercore.settings import Settings
 
 
 @click.command(epilog='Example: usercore token "$(uuidgen)" --email asha@example.in')
@@ -20,12 +21,22 @@ from usercore.devstack.environment import checkout
 @click.option("--ttl", default=3600, show_default=True, help="Seconds; negative makes an expired token.")
 def token(sub: UUID, scope: str, client_id: str | None, email: str | None, ttl: int) -> None:
     """Print a JWT for SUB, signed with the key that `usercore up` made."""
-    settings = current()
+    click.echo(sign(current(), sub, scope=scope, client_id=client_id, email=email, ttl=ttl))
+
+
+def sign(
+    settings: Settings,
+    sub: UUID,
+    *,
+    scope: str = "",
+    client_id: str | None = None,
+    email: str | None = None,
+    ttl: int = 3600,
+) -> str:
+    """A token of the dev key. Raises ClickException where there is none."""
     key_file = Path(os.environ.get("JWT_PRIVATE_KEY_FILE") or checkout() / ".dev" / "jwt-private.pem")
     if settings.production or not key_file.exists():
-        raise click.ClickException(
-            "There is no dev signing key: run `./justw up` first. Production tokens come from Auth."
-        )
+        raise click.ClickException("There is no dev signing key: run `./justw up`. Production tokens come from Auth.")
     now = int(time.time())
     claims = {
         "iss": settings.jwt_issuer,
@@ -37,4 +48,5 @@ def token(sub: UUID, scope: str, client_id: str | None, email: str | None, ttl: 
         "client_id": client_id,
         "email": email,
     }
-    click.echo(jwt.encode({k: v for k, v in claims.items() if v is not None}, key_file.read_text(), "ES256"))
+    given = {name: value for name, value in claims.items() if value is not None}
+    return jwt.encode(given, key_file.read_text(), "ES256")
