@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime
+from typing import cast
 from uuid import UUID
 
 from litestar import Response, get, patch
@@ -75,18 +76,18 @@ async def get_me(
     reader: NamedDependency[ProfileReader],
     db: NamedDependency[Db],
     keyring: NamedDependency[Keyring],
-) -> Response[Me | None]:
+) -> Response[Me]:
     actor = callers.actor(request, keyring)
     user_id = principal(request).sub
     known = header(request, "if-none-match")
 
-    async def answer() -> Response[Me | None]:
+    async def answer() -> Response[Me]:
         if is_head(request) or known is not None:
             version = await actions.get_version(db, user_id)
             if known is not None and _matches(known, version):
-                return Response(None, status_code=304, headers=_tagged(version))
+                return _empty(304, version)
             if is_head(request):
-                return Response(None, headers=_tagged(version))
+                return _empty(200, version)
         me, version = await reader.read(user_id, actor)
         return Response(me, headers={} if me.pii_masked else _tagged(version))
 
@@ -137,6 +138,11 @@ async def update_me(
         lambda: actions.update_profile(db, keyring, user_id, data, actor, if_match=if_match),
     )
     return Response(me, headers={} if me.pii_masked else _tagged(version))
+
+
+def _empty(status: int, version: int) -> Response[Me]:
+    """An answer without a body, to a caller that asked for none."""
+    return cast(Response[Me], Response(None, status_code=status, headers=_tagged(version)))
 
 
 def _tagged(version: int) -> dict[str, str]:
