@@ -12,6 +12,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote
 
 import msgspec
 
@@ -38,7 +39,7 @@ class LocalKms:
 
     def __init__(self, path: str) -> None:
         """The path as it stands in the URI: absolute, or relative to the working directory."""
-        self._path = Path(path)
+        self._path = Path(unquote(path))
 
     async def wrap(self, plaintext: bytes, context: Mapping[str, str]) -> WrappedKey:
         outside_transaction()
