@@ -55,4 +55,7 @@ def consumer(settings: Settings, *topics: str, group: str | None, from_beginning
         enable_auto_commit=False,
         auto_offset_reset="earliest" if from_beginning else "latest",
         isolation_level="read_committed",
+        # So long the partitions of a worker that was killed wait for another one.
+        session_timeout_ms=settings.kafka_session_timeout_ms,
+        heartbeat_interval_ms=settings.kafka_session_timeout_ms // 4,
     )

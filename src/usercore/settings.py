@@ -79,6 +79,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     kafka_sasl_username: str | None
     kafka_sasl_password: Secret | None
     kafka_ssl_ca_file: Path | None
+    kafka_session_timeout_ms: int
     event_format: EventFormat
     schema_registry_url: Secret | None
 
@@ -140,6 +141,7 @@ def load(environ: Mapping[str, str], dotenv: Path | None = None) -> Settings:
         kafka_sasl_username=reader.text("KAFKA_SASL_USERNAME"),
         kafka_sasl_password=_secret(reader.text("KAFKA_SASL_PASSWORD")),
         kafka_ssl_ca_file=reader.path("KAFKA_SSL_CA_FILE"),
+        kafka_session_timeout_ms=reader.integer("KAFKA_SESSION_TIMEOUT_MS", 10_000, 1_000, 1_800_000),
         event_format=reader.choice("EVENT_FORMAT", EventFormat, "json"),
         schema_registry_url=_secret(reader.url("SCHEMA_REGISTRY_URL", ("https", "http"))),
         pii_encryption_key_id=reader.url("PII_ENCRYPTION_KEY_ID", KMS_SCHEMES, required=True) or "",
