@@ -12,6 +12,7 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme, Tag
 from litestar.types import ControllerRouterHandler
 
+from usercore.calls import EdgeRequest
 from usercore.operations import handlers_of
 
 TAGS = {
@@ -45,6 +46,7 @@ def _document(handlers: Sequence[ControllerRouterHandler], dependencies: dict[st
     app = Litestar(
         handlers,
         dependencies=dependencies,
+        request_class=EdgeRequest,
         logging_config=None,
         debug=False,
         pdb_on_exception=False,
