@@ -168,7 +168,7 @@ def principal(request: Request[Any, Any, Any]) -> Principal:
 def require_scope(request: Request[Any, Any, Any], scope: str) -> None:
     """Raises Forbidden unless the token has the scope besides what the route asks for."""
     if scope not in principal(request).scopes:
-        raise Forbidden(headers={"WWW-Authenticate": 'Bearer realm="usercore", error="insufficient_scope"'})
+        raise Forbidden()
 
 
 def client_ip(request: Request[Any, Any, Any]) -> str | None:

@@ -143,6 +143,10 @@ class Forbidden(ApiError):
     """
 
     code, status = "forbidden", 403
+    # RFC 6750, section 3: a challenge goes with every refusal of a token.
+    default_headers: ClassVar[Mapping[str, str]] = {
+        "WWW-Authenticate": 'Bearer realm="usercore", error="insufficient_scope"'
+    }
 
 
 # 404, 405, 410 --------------------------------------------------------------------------------------------------------
