@@ -145,9 +145,17 @@ class Limiter:
         self._local: dict[str, deque[float]] = {}
 
     async def hit(self, name: str, subject: str, limit: int, window_s: int) -> Verdict:
-        """Count an attempt of `subject` and say whether it may go on. Answers without Redis too."""
+        """Count an attempt of `subject` and say whether it may go on.
+
+        Redis counts for all processes. What this one let through it knows itself, so that it never lets through more
+        than the limit, whatever becomes of Redis in between.
+        """
         key = f"user:rate:{subject}" if name == PROFILE_PATCH else f"user:rate:{subject}:{name}"
         arguments = (1, key, str(limit), str(window_s * 1_000_000))
+        attempts = self._window(key, window_s)
+        if len(attempts) >= limit:
+            # All of them came through here: Redis need not be asked, and one that comes back empty changes nothing.
+            return self._hit_locally(name, key, limit, window_s)
 
         async def run(client: redis.asyncio.Redis) -> list[int]:
             try:
@@ -165,7 +173,6 @@ class Limiter:
             log.error("rate_limit_failed", error)
             return self._hit_locally(name, key, limit, window_s)
         if allowed:
-            # Known here too, so that a Redis that goes away in mid-window does not start it anew.
             self._window(key, window_s).append(time.monotonic())
         return Verdict(name, allowed == 1, limit, window_s, remaining, _seconds(reset_us / 1e6))
 

@@ -203,7 +203,7 @@ def _contradictions(settings: Settings, reader: "_Reader") -> list[str]:
             require(
                 getattr(settings, name) is not None, f"{variable} is required with {settings.kafka_security_protocol}"
             )
-    if settings.production:
+    if settings.production and not reader.complained_about("USERCORE_ENV"):
         require(
             not settings.pii_encryption_key_id.startswith("local://"),
             "PII_ENCRYPTION_KEY_ID must not be local:// in production",

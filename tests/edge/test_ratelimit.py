@@ -15,7 +15,13 @@ from usercore.telemetry import Metrics
 
 
 @pytest.fixture
-async def guard(redis_server: Redis) -> AsyncGenerator[RedisGuard, None]:
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exact counts need Redis' answers, also on a machine that is busy with something else."""
+    monkeypatch.setattr(ratelimit, "REDIS_TIMEOUT_S", 5.0)
+
+
+@pytest.fixture
+async def guard(redis_server: Redis, patience: None) -> AsyncGenerator[RedisGuard, None]:
     guard = RedisGuard(redis_server.url)
     yield guard
     await guard.close()
@@ -38,7 +44,7 @@ async def test_ten_of_eleven_are_allowed(guard: RedisGuard) -> None:
     assert all(1 <= verdict.reset_s <= 60 for verdict in verdicts)
 
 
-async def test_a_burst_over_two_processes_is_counted_once(redis_server: Redis) -> None:
+async def test_a_burst_over_two_processes_is_counted_once(redis_server: Redis, patience: None) -> None:
     guards = [RedisGuard(redis_server.url) for _ in range(2)]
     user = subject()
     counts = await asyncio.gather(*[allowed(Limiter(guard), user, 60) for guard in guards])
@@ -56,7 +62,7 @@ async def test_the_window_slides(guard: RedisGuard) -> None:
     old = str((seconds - 61) * 1_000_000 + micros)
     for index in range(-3, 0):
         await guard.run(lambda client, at=index: client.lset(key, at, old))
-    assert await allowed(limiter, user, 12) == 3
+    assert await allowed(Limiter(guard), user, 12) == 3
     ttl = await guard.run(lambda client: client.ttl(key))
     assert 0 < ttl <= 60
 
@@ -78,12 +84,15 @@ async def test_a_lowered_limit_holds_at_once(guard: RedisGuard) -> None:
     assert 1 <= verdict.reset_s <= 60
 
 
-async def test_a_wiped_redis_starts_anew(guard: RedisGuard) -> None:
+async def test_a_wiped_redis_lets_nobody_through_twice(guard: RedisGuard) -> None:
     limiter, user = Limiter(guard), subject()
-    assert await allowed(limiter, user, 11) == 10
+    assert await allowed(limiter, user, 6) == 6
     await guard.run(lambda client: client.script_flush())
     await guard.run(lambda client: client.delete(f"user:rate:{user}"))
-    assert await allowed(limiter, user, 11) == 10
+    # Known here: four are left. Another process knows only what Redis does.
+    assert await allowed(limiter, user, 4) == 4
+    assert await allowed(limiter, user, 11) == 0
+    assert await allowed(Limiter(guard), user, 11) == 6
 
 
 async def test_a_strange_value_under_the_key_limits_here(guard: RedisGuard) -> None:
