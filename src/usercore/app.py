@@ -12,6 +12,7 @@ from litestar.di import Provide
 from usercore import telemetry, worker
 from usercore.auth import Authenticator
 from usercore.batcher import Batcher
+from usercore.callers import Service
 from usercore.consents import api as consents_api
 from usercore.db import Db
 from usercore.edge import Edge
@@ -69,13 +70,10 @@ async def api(parts: Parts) -> AsyncGenerator[tuple[Edge, Edge]]:
     authenticator = Authenticator.from_settings(settings)
     health = Health(db, keyring, redis, settings.kafka_brokers)
     metrics.before_render(lambda: _show_pool(db))
-    dependencies = {
-        "db": _provide(db),
-        "keyring": _provide(keyring),
-        "reader": _provide(ProfileReader(batcher, keyring)),
-        "limiter": _provide(Limiter(redis)),
-        "patches_a_minute": _provide(settings.profile_patch_limit_per_minute),
-    }
+    service = Service(
+        db, keyring, ProfileReader(batcher, keyring), Limiter(redis), settings.profile_patch_limit_per_minute
+    )
+    dependencies = {"service": Provide(lambda: service, use_cache=True, sync_to_thread=False)}
     try:
         edge = build(
             HANDLERS, settings=settings, authenticator=authenticator, ready=health.ready, dependencies=dependencies
@@ -152,14 +150,6 @@ def make_server(app: object, host: str, port: int) -> "Server":
         timeout_graceful_shutdown=GRACE_S,
     )
     return Server(config)
-
-
-def _provide(value: object) -> Provide:
-    def give() -> object:
-        return value
-
-    give.__annotations__["return"] = type(value)
-    return Provide(give, use_cache=True, sync_to_thread=False)
 
 
 def _show_pool(db: Db) -> None:

@@ -1,10 +1,11 @@
-"""Who calls, as the verbs want to know it: the actor of a request, and its idempotency key."""
+"""What handlers share: the service's parts, who calls, and the caller's idempotency key."""
 
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from litestar import Response
+from msgspec import Struct
 
 from usercore import telemetry
 from usercore.calls import EdgeRequest, client_ip, header, principal, request_id
@@ -13,19 +14,30 @@ from usercore.errors import FieldError, KeysUnavailable, ValidationFailed
 from usercore.idempotency import Answer, Attempt, fingerprint
 from usercore.outbox import Actor, ActorKind
 from usercore.pii.keyring import Keyring
-from usercore.users.actions import UnknownUser, create_user
+from usercore.ratelimit import Limiter
+from usercore.users.actions import ProfileReader, UnknownUser, create_user
 
 T = TypeVar("T")
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
-def actor(request: EdgeRequest, keyring: Keyring) -> Actor:
+class Service(Struct, frozen=True):
+    """What handlers work with. One dependency, because Litestar resolves several in a task each."""
+
+    db: Db
+    keyring: Keyring
+    reader: ProfileReader
+    limiter: Limiter
+    patches_a_minute: int
+
+
+def actor(request: EdgeRequest, service: Service) -> Actor:
     """The actor of an authenticated request. Without keys the address is recorded without its digest."""
     caller = principal(request)
     ip = client_ip(request)
     try:
-        ip_mac = None if ip is None else keyring.ip_mac(ip)
+        ip_mac = None if ip is None else service.keyring.ip_mac(ip)
     except KeysUnavailable:
         ip_mac = None
     return Actor(
@@ -47,19 +59,17 @@ def _kind(scopes: frozenset[str]) -> ActorKind:
     return "internal" if "internal" in scopes else "user"
 
 
-async def on_first_call(
-    request: EdgeRequest, db: Db, keyring: Keyring, actor: Actor, verb: Callable[[], Awaitable[T]]
-) -> T:
+async def on_first_call(request: EdgeRequest, service: Service, actor: Actor, verb: Callable[[], Awaitable[T]]) -> T:
     """Run `verb` for an end user; when there is no such user yet, create it and run `verb` again."""
     try:
         return await verb()
     except UnknownUser:
         caller = principal(request)
-        await create_user(db, keyring, caller.sub, caller.email, actor)
+        await create_user(service.db, service.keyring, caller.sub, caller.email, actor)
         return await verb()
 
 
-async def attempt(request: EdgeRequest, keyring: Keyring) -> Attempt | None:
+async def attempt(request: EdgeRequest, service: Service) -> Attempt | None:
     """The request's Idempotency-Key with the digest of its body, or None. Raises ValidationFailed, KeysUnavailable."""
     key = header(request, "idempotency-key")
     if key is None:
@@ -67,7 +77,7 @@ async def attempt(request: EdgeRequest, keyring: Keyring) -> Attempt | None:
     if not _KEY.fullmatch(key):
         error = FieldError("/header/idempotency-key", "idempotency_key", "1 to 255 visible ASCII characters.")
         raise ValidationFailed(errors=[error])
-    digest = fingerprint(keyring, await request.body())
+    digest = fingerprint(service.keyring, await request.body())
     return Attempt(principal(request).sub, str(request.method), request.url.path, key, digest)
 
 

@@ -9,11 +9,11 @@ from litestar.params import FromQuery, JSONBody
 from msgspec import Struct
 
 from usercore import callers
+from usercore.callers import Service
 from usercore.calls import EdgeRequest, principal
 from usercore.consents import actions
 from usercore.consents.actions import GiveConsent
 from usercore.consents.queries import Consent
-from usercore.db import Db
 from usercore.errors import (
     AccountErased,
     AccountNotActive,
@@ -24,7 +24,6 @@ from usercore.errors import (
 )
 from usercore.idempotency import keep_refusal
 from usercore.operations import Access, operation
-from usercore.pii.keyring import Keyring
 
 
 class Consents(Struct, frozen=True):
@@ -66,23 +65,21 @@ _CONSENT = Consent(
 async def give_consent(
     request: EdgeRequest,
     data: JSONBody[GiveConsent],
-    db: NamedDependency[Db],
-    keyring: NamedDependency[Keyring],
+    service: NamedDependency[Service],
 ) -> Response[Consent]:
-    actor = callers.actor(request, keyring)
+    actor = callers.actor(request, service)
     user_id = principal(request).sub
-    attempt = await callers.attempt(request, keyring)
+    attempt = await callers.attempt(request, service)
     answer = await keep_refusal(
-        db,
-        keyring,
+        service.db,
+        service.keyring,
         attempt,
         actor.trace_id or "",
         callers.on_first_call(
             request,
-            db,
-            keyring,
+            service,
             actor,
-            lambda: actions.give_consent(db, keyring, user_id, data, actor, attempt),
+            lambda: actions.give_consent(service.db, service.keyring, user_id, data, actor, attempt),
         ),
     )
     return callers.response(answer)
@@ -102,19 +99,17 @@ async def give_consent(
 )
 async def list_consents(
     request: EdgeRequest,
-    db: NamedDependency[Db],
-    keyring: NamedDependency[Keyring],
+    service: NamedDependency[Service],
     history: FromQuery[bool] = False,
 ) -> Consents:
-    actor = callers.actor(request, keyring)
+    actor = callers.actor(request, service)
     user_id = principal(request).sub
     return Consents(
         await callers.on_first_call(
             request,
-            db,
-            keyring,
+            service,
             actor,
-            lambda: actions.list_consents(db, user_id, history=history),
+            lambda: actions.list_consents(service.db, user_id, history=history),
         )
     )
 

@@ -7,11 +7,10 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
 from usercore import callers
+from usercore.callers import Service
 from usercore.calls import EdgeRequest, principal
-from usercore.db import Db
 from usercore.errors import AccountErased, AccountNotActive
 from usercore.operations import Access, operation
-from usercore.pii.keyring import Keyring
 from usercore.prefs import actions
 from usercore.prefs.queries import Prefs, StoredPrefs
 
@@ -29,15 +28,14 @@ _STORED = StoredPrefs(True, True, True, True, True, False, datetime(2026, 1, 15,
         response=_STORED,
     ),
 )
-async def get_prefs(request: EdgeRequest, db: NamedDependency[Db], keyring: NamedDependency[Keyring]) -> StoredPrefs:
-    actor = callers.actor(request, keyring)
+async def get_prefs(request: EdgeRequest, service: NamedDependency[Service]) -> StoredPrefs:
+    actor = callers.actor(request, service)
     user_id = principal(request).sub
     return await callers.on_first_call(
         request,
-        db,
-        keyring,
+        service,
         actor,
-        lambda: actions.get_prefs(db, user_id),
+        lambda: actions.get_prefs(service.db, user_id),
     )
 
 
@@ -53,17 +51,14 @@ async def get_prefs(request: EdgeRequest, db: NamedDependency[Db], keyring: Name
         response=_STORED,
     ),
 )
-async def replace_prefs(
-    request: EdgeRequest, data: JSONBody[Prefs], db: NamedDependency[Db], keyring: NamedDependency[Keyring]
-) -> StoredPrefs:
-    actor = callers.actor(request, keyring)
+async def replace_prefs(request: EdgeRequest, data: JSONBody[Prefs], service: NamedDependency[Service]) -> StoredPrefs:
+    actor = callers.actor(request, service)
     user_id = principal(request).sub
     return await callers.on_first_call(
         request,
-        db,
-        keyring,
+        service,
         actor,
-        lambda: actions.replace_prefs(db, user_id, data, actor),
+        lambda: actions.replace_prefs(service.db, user_id, data, actor),
     )
 
 

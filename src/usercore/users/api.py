@@ -10,8 +10,8 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
 from usercore import callers
+from usercore.callers import Service
 from usercore.calls import EdgeRequest, header, is_head, principal
-from usercore.db import Db
 from usercore.errors import (
     AccountErased,
     AccountNotActive,
@@ -24,10 +24,8 @@ from usercore.errors import (
     VersionMismatch,
 )
 from usercore.operations import MERGE_PATCH, Access, operation
-from usercore.pii.keyring import Keyring
-from usercore.ratelimit import PROFILE_PATCH, Limiter
+from usercore.ratelimit import PROFILE_PATCH
 from usercore.users import actions
-from usercore.users.actions import ProfileReader
 from usercore.users.profile import Address, AddressPatch, Me, Profile, ProfilePatch
 from usercore.web import limit
 
@@ -73,25 +71,23 @@ _ME = Me(
 )
 async def get_me(
     request: EdgeRequest,
-    reader: NamedDependency[ProfileReader],
-    db: NamedDependency[Db],
-    keyring: NamedDependency[Keyring],
+    service: NamedDependency[Service],
 ) -> Response[Me]:
-    actor = callers.actor(request, keyring)
+    actor = callers.actor(request, service)
     user_id = principal(request).sub
     known = header(request, "if-none-match")
 
     async def answer() -> Response[Me]:
         if is_head(request) or known is not None:
-            version = await actions.get_version(db, user_id)
+            version = await actions.get_version(service.db, user_id)
             if known is not None and _matches(known, version):
                 return _empty(304, version)
             if is_head(request):
                 return _empty(200, version)
-        me, version = await reader.read(user_id, actor)
+        me, version = await service.reader.read(user_id, actor)
         return Response(me, headers={} if me.pii_masked else _tagged(version))
 
-    return await callers.on_first_call(request, db, keyring, actor, answer)
+    return await callers.on_first_call(request, service, actor, answer)
 
 
 @patch(
@@ -121,21 +117,17 @@ async def get_me(
 async def update_me(
     request: EdgeRequest,
     data: JSONBody[ProfilePatch],
-    db: NamedDependency[Db],
-    keyring: NamedDependency[Keyring],
-    limiter: NamedDependency[Limiter],
-    patches_a_minute: NamedDependency[int],
+    service: NamedDependency[Service],
 ) -> Response[Me]:
-    await limit(request, limiter, PROFILE_PATCH, str(principal(request).sub), patches_a_minute, 60)
-    actor = callers.actor(request, keyring)
+    await limit(request, service.limiter, PROFILE_PATCH, str(principal(request).sub), service.patches_a_minute, 60)
+    actor = callers.actor(request, service)
     user_id = principal(request).sub
     if_match = _expected(header(request, "if-match"))
     me, version = await callers.on_first_call(
         request,
-        db,
-        keyring,
+        service,
         actor,
-        lambda: actions.update_profile(db, keyring, user_id, data, actor, if_match=if_match),
+        lambda: actions.update_profile(service.db, service.keyring, user_id, data, actor, if_match=if_match),
     )
     return Response(me, headers={} if me.pii_masked else _tagged(version))
 
