@@ -4,14 +4,14 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from litestar import Response
 from msgspec import Struct
 
 from usercore import telemetry
+from usercore.answers import JSON, JsonAnswer
 from usercore.calls import EdgeRequest, client_ip, header, principal, request_id
 from usercore.db import Db
-from usercore.errors import FieldError, KeysUnavailable, ValidationFailed
-from usercore.idempotency import Answer, Attempt, fingerprint
+from usercore.errors import PROBLEM_MEDIA_TYPE, FieldError, KeysUnavailable, ValidationFailed
+from usercore.idempotency import Answer, Attempt, fingerprint, stored_key
 from usercore.outbox import Actor, ActorKind
 from usercore.pii.keyring import Keyring
 from usercore.ratelimit import Limiter
@@ -78,11 +78,12 @@ async def attempt(request: EdgeRequest, service: Service) -> Attempt | None:
         error = FieldError("/header/idempotency-key", "idempotency_key", "1 to 255 visible ASCII characters.")
         raise ValidationFailed(errors=[error])
     digest = fingerprint(service.keyring, await request.body())
-    return Attempt(principal(request).sub, str(request.method), request.url.path, key, digest)
+    sub = principal(request).sub
+    return Attempt(sub, str(request.method), request.url.path, stored_key(sub, key), digest)
 
 
-def response(answer: Answer) -> Response[Any]:
+def answered(answer: Answer) -> JsonAnswer[Any]:
     """The answer of an idempotent verb, marked when it was given before."""
     headers = {"Idempotency-Replayed": "true"} if answer.replayed else {}
-    media_type = "application/json" if answer.status < 400 else "application/problem+json"
-    return Response(bytes(answer.body), status_code=answer.status, headers=headers, media_type=media_type)
+    media_type = JSON if answer.status < 400 else PROBLEM_MEDIA_TYPE
+    return JsonAnswer(answer.body, status_code=answer.status, headers=headers, media_type=media_type)

@@ -4,6 +4,7 @@ The key's row is inserted in the verb's own transaction, so there is no state "r
 row and the change commit together or neither does. A duplicate that comes meanwhile waits for the row's lock.
 """
 
+import hashlib
 import hmac
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -33,7 +34,7 @@ T = TypeVar("T")
 
 
 class Attempt(Struct, frozen=True):
-    """One request with an Idempotency-Key. `fingerprint` is a keyed digest of its body."""
+    """One request with an Idempotency-Key. `key` is what `stored_key` makes of it, `fingerprint` that of its body."""
 
     sub: UUID
     method: str
@@ -73,6 +74,14 @@ async def list_subject_keys(conn: Conn, *, sub: UUID) -> list[UserKeyRow]: ...
 
 @sql
 async def take_expired(conn: Conn) -> None: ...
+
+
+def stored_key(sub: UUID, key: str) -> str:
+    """What is stored of a client's key, which may be anything that occurred to it, also an e-mail address.
+
+    A plain SHA-256, because under a key that is rotated a repeated request would count as a new one.
+    """
+    return hashlib.sha256(sub.bytes + key.encode()).hexdigest()
 
 
 def fingerprint(keyring: Keyring, body: bytes) -> bytes:

@@ -9,6 +9,7 @@ import pytest
 from tests.service import Client, Person, Reply
 from tests.trail import actions_of, events_of
 from usercore.db import Conn
+from usercore.idempotency import stored_key
 
 PATH = "/v1/me/consents"
 
@@ -133,7 +134,10 @@ async def test_a_duplicate_of_one_that_is_under_way_is_told_so(client: Client, o
     await asha.get()
     async with owner.transaction():
         await owner.execute(
-            "insert into idempotency_keys values ($1, 'POST', $2, 'k-1', '\\x00')", asha.id, PATH
+            "insert into idempotency_keys values ($1, 'POST', $2, $3, '\\x00')",
+            asha.id,
+            PATH,
+            stored_key(asha.id, "k-1"),
         )  # as a first request does before it commits
         second = await say(asha, True, key="k-1")
     assert (second.status, second.code) == (409, "idempotency_in_progress")
