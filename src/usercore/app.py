@@ -23,7 +23,7 @@ from usercore.pii.cipher import cipher
 from usercore.pii.keyring import Keyring
 from usercore.pii.kms import open_kms
 from usercore.prefs import api as prefs_api
-from usercore.ratelimit import Limiter, RedisGuard
+from usercore.ratelimit import PROFILE_PATCH, Limiter, RedisGuard, Verdict
 from usercore.settings import Settings
 from usercore.users import api as users_api
 from usercore.users.actions import ProfileReader, read_batch
@@ -70,13 +70,20 @@ async def api(parts: Parts) -> AsyncGenerator[tuple[Edge, Edge]]:
     authenticator = Authenticator.from_settings(settings)
     health = Health(db, keyring, redis, settings.kafka_brokers)
     metrics.before_render(lambda: _show_pool(db))
-    service = Service(
-        db, keyring, ProfileReader(batcher, keyring), Limiter(redis), settings.profile_patch_limit_per_minute
-    )
-    dependencies = {"service": Provide(lambda: service, use_cache=True, sync_to_thread=False)}
+    service = Service(db, keyring, ProfileReader(batcher, keyring))
+    limiter = Limiter(redis)
+
+    async def count_patch(subject: str) -> Verdict:
+        return await limiter.hit(PROFILE_PATCH, subject, settings.profile_patch_limit_per_minute, 60)
+
     try:
         edge = build(
-            HANDLERS, settings=settings, authenticator=authenticator, ready=health.ready, dependencies=dependencies
+            HANDLERS,
+            settings=settings,
+            authenticator=authenticator,
+            ready=health.ready,
+            dependencies={"service": Provide(lambda: service, use_cache=True, sync_to_thread=False)},
+            limits={PROFILE_PATCH: count_patch},
         )
         yield edge, build_ops(edge, settings=settings, authenticator=authenticator, ready=health.ready)
     finally:

@@ -14,7 +14,6 @@ from usercore.errors import PROBLEM_MEDIA_TYPE, FieldError, KeysUnavailable, Val
 from usercore.idempotency import Answer, Attempt, fingerprint, stored_key
 from usercore.outbox import Actor, ActorKind
 from usercore.pii.keyring import Keyring
-from usercore.ratelimit import Limiter
 from usercore.users.actions import ProfileReader, UnknownUser, create_user
 
 T = TypeVar("T")
@@ -28,8 +27,6 @@ class Service(Struct, frozen=True):
     db: Db
     keyring: Keyring
     reader: ProfileReader
-    limiter: Limiter
-    patches_a_minute: int
 
 
 def actor(request: EdgeRequest, service: Service) -> Actor:

@@ -69,19 +69,27 @@ class Call:
         self.status = 0
         self.code: str | None = None
 
+    def add_headers(self, headers: Mapping[str, str]) -> None:
+        self.response_headers += [
+            (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()
+        ]
+
 
 class Proxies:
     """Whose X-Forwarded-For is believed."""
 
     def __init__(self, trusted: Sequence[Network]) -> None:
         self._trusted = tuple(trusted)
-        # A handful of proxies send everything.
+        # A handful of proxies send everything, and a client sends many requests.
         self._is_trusted = lru_cache(256)(self._lookup)
+        self._canonical = lru_cache(4096)(_canonical)
 
     def client(self, peer: str | None, headers: Sequence[tuple[bytes, bytes]]) -> str | None:
         """The address nearest to us that is not a trusted proxy, in canonical form; None when there is none."""
+        if not self._trusted:
+            return self._canonical(peer)
         address = _address(peer)
-        if address is None or not self._trusted or not self._is_trusted(address):
+        if address is None or not self._is_trusted(address):
             return None if address is None else str(address)
         hops = b",".join(value for name, value in headers if name == b"x-forwarded-for").decode("latin-1")
         for hop in reversed(hops.split(",")):
@@ -195,9 +203,12 @@ def header(request: Request[Any, Any, Any], name: str) -> str | None:
 
 def add_headers(request: Request[Any, Any, Any], headers: Mapping[str, str]) -> None:
     """Send these along, whatever becomes of the request."""
-    call_of(request).response_headers += [
-        (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()
-    ]
+    call_of(request).add_headers(headers)
+
+
+def _canonical(text: str | None) -> str | None:
+    address = _address(text)
+    return None if address is None else str(address)
 
 
 def _address(text: str | None) -> IPv4Address | IPv6Address | None:

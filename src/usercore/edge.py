@@ -6,7 +6,7 @@ of this happens before Litestar sees a request, and `EdgeRequest` does not exist
 
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 from uuid import uuid4
 
@@ -15,8 +15,8 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from litestar.utils.path import normalize_path
 from opentelemetry.trace import Status, StatusCode
 
-from usercore import logs, telemetry
-from usercore.auth import Authenticator
+from usercore import logs, ratelimit, telemetry
+from usercore.auth import Authenticator, Principal
 from usercore.calls import CALL, Call, ClientGone, Proxies
 from usercore.errors import (
     PROBLEM_MEDIA_TYPE,
@@ -32,6 +32,7 @@ from usercore.errors import (
 from usercore.openapi import Document
 from usercore.operations import Access, Rule, handlers_of, rule_of
 from usercore.problems import api_error
+from usercore.ratelimit import Limit
 from usercore.settings import Network
 from usercore.telemetry import Metrics, Trace
 
@@ -64,12 +65,14 @@ class Edge:
         metrics: Metrics,
         trusted_proxies: Sequence[Network],
         document: Document,
+        limits: Mapping[str, Limit],
     ) -> None:
         self.litestar = app
         self.document = document
         self._authenticator = authenticator
         self._metrics = metrics
         self._proxies = Proxies(trusted_proxies)
+        self._limits = limits
         # Handlers are not hashable; they live as long as the app, so their id names them.
         self._rules = {id(handler): rule_of(route, handler) for route, handler in handlers_of(app)}
 
@@ -137,6 +140,8 @@ class Edge:
                 access = rule.access
                 if access is not Access.NONE and access is not Access.OPS:
                     await self._authorise(call, rule)
+                if rule.limit is not None and call.principal is not None:
+                    await self._count(call, rule.limit, call.principal)
                 if rule.media_types is not None:
                     _check_content_type(call, rule.media_types)
                 call.rule = rule
@@ -187,6 +192,14 @@ class Edge:
         call.principal = caller
         if not access.admits(caller):
             raise Forbidden()
+
+    async def _count(self, call: Call, limit: str, caller: Principal) -> None:
+        """Count an attempt, before anything is made of its body. Raises RateLimited when there were too many."""
+        verdict = await self._limits[limit](str(caller.sub))
+        if not verdict.allowed:
+            self._metrics.rate_limited(call.route)
+            raise ratelimit.refusal(verdict)
+        call.add_headers(ratelimit.headers(verdict))
 
     async def _refuse(self, exception: Exception, send: Send, call: Call) -> None:
         error = api_error(exception)

@@ -22,6 +22,7 @@ from usercore.errors import (
     InternalError,
     InvalidRequest,
     MalformedBody,
+    RateLimited,
     ServiceUnavailable,
     Unauthenticated,
     UnsupportedMediaType,
@@ -97,23 +98,28 @@ def operation(
     request: object = None,
     response: object = None,
     media_types: tuple[str, ...] = JSON,
+    limit: str | None = None,
     quiet: bool = False,
 ) -> OperationKwargs:
     """Declare a route: `@get("/v1/me", **operation(Access.USER, "getMe", …))`.
 
     `errors` are those of the verb; what the edge itself answers is added. `request` and `response` are true examples,
     the latter of the success status or a mapping of statuses to examples. `media_types` are the accepted ones of a
-    body. `quiet` routes are not logged while all is well.
+    body. `limit` names the limit that attempts count against, whatever becomes of them. `quiet` routes are not logged
+    while all is well.
     """
     raised: list[type[ApiError]] = [*errors, InternalError]
     if access.needs_token:
         raised += [Unauthenticated, Forbidden, ServiceUnavailable, InvalidRequest]
     if request is not None:
         raised += [MalformedBody, BodyTooLarge, UnsupportedMediaType, ValidationFailed]
+    if limit is not None:
+        raised.append(RateLimited)
     return OperationKwargs(
         opt={
             "access": access,
             "media_types": media_types,
+            "limit": limit,
             "quiet": quiet,
             "request_example": request,
             "response_example": response,
@@ -156,6 +162,7 @@ class Rule(Struct, frozen=True):
     body_limit: int | None
     decoder: msgspec.json.Decoder[object] | None
     body_required: bool
+    limit: str | None
     quiet: bool
     automatic: bool
     """Made by Litestar (OPTIONS), not by us."""
@@ -205,6 +212,7 @@ def rule_of(route: HTTPRoute, handler: HTTPRouteHandler) -> Rule:
         body_limit=handler.resolve_request_max_body_size(),
         decoder=None if data is None else msgspec.json.Decoder(data.annotation),
         body_required=data is not None and not data.has_default and not data.is_optional,
+        limit=cast("str | None", options.get("limit")),
         quiet=options.get("quiet") is True,
         automatic=handler.http_methods == {"OPTIONS"} and not options,
         allow=allow(cast("set[str]", route.methods)),

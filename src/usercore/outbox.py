@@ -167,21 +167,21 @@ def audit_row(change: Change, actor: Actor, at: datetime | None = None) -> Audit
         actor.request_id,
         actor.trace_id,
         leaf_hash(
-            event_id.bytes,
-            change.user_id.bytes,
-            actor.id.bytes if actor.id else None,
-            actor.kind.encode(),
-            _bytes(actor.client),
-            change.action.encode(),
-            change.resource.encode(),
-            _bytes(old),
-            _bytes(new),
+            event_id,
+            change.user_id,
+            actor.id,
+            actor.kind,
+            actor.client,
+            change.action,
+            change.resource,
+            old,
+            new,
             actor.ip_mac,
-            microseconds(timestamp),
-            _bytes(actor.scope),
-            _bytes(actor.purpose),
-            _bytes(actor.request_id),
-            _bytes(actor.trace_id),
+            timestamp,
+            actor.scope,
+            actor.purpose,
+            actor.request_id,
+            actor.trace_id,
         ),
     )
 
@@ -201,28 +201,21 @@ def audit_text(values: Mapping[str, object] | None) -> str | None:
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_canonical = msgspec.msgpack.Encoder()
 
 
-def microseconds(at: datetime) -> bytes:
-    """Microseconds since 1970 in eight bytes, big endian: exact, whatever the session's time zone shows."""
-    return ((at - _EPOCH) // _MICROSECOND).to_bytes(8, "big")
-
-
-def leaf_hash(*fields: bytes | None) -> bytes:
+def leaf_hash(*fields: str | bytes | UUID | datetime | None) -> bytes:
     """SHA-256 of the leaf's canonical bytes, domain-separated from inner nodes as in RFC 9162, section 2.1.1.
 
-    Each field is a four-byte length and its bytes; an absent field has the length 2³²−1, so that it differs from an
-    empty one and no two rows share their bytes.
+    The bytes are a MessagePack array in shortest forms: text as str, digests and the 16 bytes of a UUID as bin, absent
+    as nil, and times as microseconds since 1970, which are exact whatever time zone a session shows.
     """
-    parts = [b"\x00"]
-    for field in fields:
-        if field is None:
-            parts.append(b"\xff\xff\xff\xff")
-        else:
-            parts.append(len(field).to_bytes(4, "big"))
-            parts.append(field)
-    return hashlib.sha256(b"".join(parts)).digest()
+    return hashlib.sha256(b"\x00" + _canonical.encode([_plain(field) for field in fields])).digest()
 
 
-def _bytes(text: str | None) -> bytes | None:
-    return None if text is None else text.encode()
+def _plain(field: str | bytes | UUID | datetime | None) -> str | bytes | int | None:
+    if isinstance(field, UUID):
+        return field.bytes
+    if isinstance(field, datetime):
+        return (field - _EPOCH) // _MICROSECOND
+    return field

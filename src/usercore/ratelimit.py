@@ -116,6 +116,9 @@ class Verdict(Struct, frozen=True):
     reset_s: int
 
 
+Limit = Callable[[str], Awaitable[Verdict]]
+"""Counts an attempt of a subject against one limit."""
+
 # The last `limit` attempts that were let through, newest first. Attempts count whatever becomes of them; those that are
 # refused here do not, or who keeps trying would never get in again. Redis' own clock serves all of our processes.
 _SCRIPT = """

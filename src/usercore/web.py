@@ -3,18 +3,16 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from copy import deepcopy
-from typing import Any
 
-from litestar import Litestar, Request
+from litestar import Litestar
 from litestar.di import Provide
 from litestar.types import ControllerRouterHandler
 
-from usercore import ratelimit, telemetry
+from usercore import telemetry
 from usercore.auth import Authenticator
 from usercore.calls import (
     EdgeRequest,
     add_headers,
-    call_of,
     client_ip,
     header,
     is_head,
@@ -26,7 +24,7 @@ from usercore.edge import Edge
 from usercore.openapi import Document
 from usercore.operations import ANY_MEDIA_TYPE, JSON, MERGE_PATCH, Access, Readiness, operation, routes
 from usercore.ops import health_routes, ops_routes
-from usercore.ratelimit import Limiter
+from usercore.ratelimit import Limit
 from usercore.settings import Settings
 from usercore.telemetry import Metrics
 
@@ -43,7 +41,6 @@ __all__ = [
     "client_ip",
     "header",
     "is_head",
-    "limit",
     "operation",
     "principal",
     "request_id",
@@ -65,6 +62,7 @@ def build(
     ready: Callable[[], Awaitable[Readiness]],
     metrics: Metrics = telemetry.metrics,
     dependencies: Mapping[str, Provide] | None = None,
+    limits: Mapping[str, Limit] | None = None,
     lifespan: Sequence[Lifespan] = (),
 ) -> Edge:
     """The API: the given handlers and /health; outside production /metrics and /schema as well."""
@@ -74,7 +72,7 @@ def build(
     document = Document(served, dependencies or {})
     if not settings.production:
         served += ops_routes(metrics, document)
-    return _edge(served, settings, authenticator, metrics, document, dependencies, lifespan)
+    return _edge(served, settings, authenticator, metrics, document, dependencies, limits, lifespan)
 
 
 def build_ops(
@@ -90,17 +88,6 @@ def build_ops(
     return _edge(served, settings, authenticator, metrics, api.document)
 
 
-async def limit(
-    request: Request[Any, Any, Any], limiter: Limiter, name: str, subject: str, allowed: int, window_s: int
-) -> None:
-    """Count an attempt; its RateLimit headers go with the answer. Raises RateLimited when there were too many."""
-    verdict = await limiter.hit(name, subject, allowed, window_s)
-    if not verdict.allowed:
-        telemetry.metrics.rate_limited(call_of(request).route)
-        raise ratelimit.refusal(verdict)
-    add_headers(request, ratelimit.headers(verdict))
-
-
 def _edge(
     handlers: Sequence[ControllerRouterHandler],
     settings: Settings,
@@ -108,6 +95,7 @@ def _edge(
     metrics: Metrics,
     document: Document,
     dependencies: Mapping[str, Provide] | None = None,
+    limits: Mapping[str, Limit] | None = None,
     lifespan: Sequence[Lifespan] = (),
 ) -> Edge:
     app = Litestar(
@@ -128,4 +116,5 @@ def _edge(
         metrics=metrics,
         trusted_proxies=settings.trusted_proxies,
         document=document,
+        limits=limits or {},
     )

@@ -18,7 +18,7 @@ from tests.edge.issuer import AUDIENCE, ISSUER, Issuer
 from usercore import web
 from usercore.auth import Authenticator
 from usercore.errors import AccountErased, AuditUnavailable, IdentityLocked, RateLimited, UserNotFound
-from usercore.ratelimit import Limiter, RedisGuard
+from usercore.ratelimit import Limiter, RedisGuard, Verdict
 from usercore.settings import Settings, load
 from usercore.telemetry import Metrics
 from usercore.web import Access, Edge, Readiness, operation
@@ -84,15 +84,14 @@ async def get_me(request: AnyRequest, services: NamedDependency[Services]) -> Re
         "patchMe",
         summary="Change me",
         tag="me",
-        errors=[IdentityLocked, RateLimited],
+        errors=[IdentityLocked],
+        limit="profile_patch",
         request={"first_name": "Asha", "address": {"city": "Pune"}},
         response=EXAMPLE,
         media_types=web.MERGE_PATCH,
     ),
 )
 async def patch_me(request: AnyRequest, data: JSONBody[ProfilePatch], services: NamedDependency[Services]) -> Profile:
-    if services.limiter is not None:
-        await web.limit(request, services.limiter, "profile_patch", str(web.principal(request).sub), 3, 60)
     if data.first_name == "locked":
         raise IdentityLocked()
     return Profile(USER, repr(data.first_name), ip=repr(data.address))
@@ -184,10 +183,16 @@ class Site:
             ready=self.ready,
             metrics=self.metrics,
             dependencies={"services": Provide(lambda: self.services, sync_to_thread=False)},
+            limits={"profile_patch": self.count},
         )
 
     async def ready(self) -> Readiness:
         return self.services.readiness
+
+    async def count(self, subject: str) -> Verdict:
+        if self.services.limiter is None:
+            return Verdict("profile_patch", True, 3, 60, 3, 60)
+        return await self.services.limiter.hit("profile_patch", subject, 3, 60)
 
     def ops(self) -> Edge:
         return web.build_ops(

@@ -3,12 +3,13 @@
 from datetime import UTC, datetime
 from uuid import UUID
 
-from litestar import Response, get, post
+from litestar import get, post
 from litestar.di import NamedDependency
 from litestar.params import FromQuery, JSONBody
 from msgspec import Struct
 
 from usercore import callers
+from usercore.answers import JsonAnswer
 from usercore.callers import Service
 from usercore.calls import EdgeRequest, principal
 from usercore.consents import actions
@@ -66,7 +67,7 @@ async def give_consent(
     request: EdgeRequest,
     data: JSONBody[GiveConsent],
     service: NamedDependency[Service],
-) -> Response[Consent]:
+) -> JsonAnswer[Consent]:
     actor = callers.actor(request, service)
     user_id = principal(request).sub
     attempt = await callers.attempt(request, service)
@@ -82,7 +83,7 @@ async def give_consent(
             lambda: actions.give_consent(service.db, service.keyring, user_id, data, actor, attempt),
         ),
     )
-    return callers.response(answer)
+    return callers.answered(answer)
 
 
 @get(

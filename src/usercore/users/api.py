@@ -2,14 +2,14 @@
 
 import re
 from datetime import UTC, datetime
-from typing import cast
 from uuid import UUID
 
-from litestar import Response, get, patch
+from litestar import get, patch
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
 from usercore import callers
+from usercore.answers import JsonAnswer
 from usercore.callers import Service
 from usercore.calls import EdgeRequest, header, is_head, principal
 from usercore.errors import (
@@ -20,14 +20,12 @@ from usercore.errors import (
     IdentityLocked,
     KeysUnavailable,
     PiiUnavailable,
-    RateLimited,
     VersionMismatch,
 )
 from usercore.operations import MERGE_PATCH, Access, operation
 from usercore.ratelimit import PROFILE_PATCH
 from usercore.users import actions
 from usercore.users.profile import Address, AddressPatch, Me, Profile, ProfilePatch
-from usercore.web import limit
 
 _ENTITY_TAG = re.compile(r'(W/)?"([^"]*)"')
 
@@ -72,12 +70,12 @@ _ME = Me(
 async def get_me(
     request: EdgeRequest,
     service: NamedDependency[Service],
-) -> Response[Me]:
+) -> JsonAnswer[Me]:
     actor = callers.actor(request, service)
     user_id = principal(request).sub
     known = header(request, "if-none-match")
 
-    async def answer() -> Response[Me]:
+    async def answer() -> JsonAnswer[Me]:
         if is_head(request) or known is not None:
             version = await actions.get_version(service.db, user_id)
             if known is not None and _matches(known, version):
@@ -85,7 +83,7 @@ async def get_me(
             if is_head(request):
                 return _empty(200, version)
         me, version = await service.reader.read(user_id, actor)
-        return Response(me, headers={} if me.pii_masked else _tagged(version))
+        return JsonAnswer(me, headers={} if me.pii_masked else _tagged(version))
 
     return await callers.on_first_call(request, service, actor, answer)
 
@@ -106,20 +104,19 @@ async def get_me(
             IdentityLocked,
             KeysUnavailable,
             PiiUnavailable,
-            RateLimited,
             VersionMismatch,
         ],
         request=ProfilePatch(first_name="Asha", address=AddressPatch(city="Pune")),
         response=_ME,
         media_types=MERGE_PATCH,
+        limit=PROFILE_PATCH,
     ),
 )
 async def update_me(
     request: EdgeRequest,
     data: JSONBody[ProfilePatch],
     service: NamedDependency[Service],
-) -> Response[Me]:
-    await limit(request, service.limiter, PROFILE_PATCH, str(principal(request).sub), service.patches_a_minute, 60)
+) -> JsonAnswer[Me]:
     actor = callers.actor(request, service)
     user_id = principal(request).sub
     if_match = _expected(header(request, "if-match"))
@@ -129,12 +126,12 @@ async def update_me(
         actor,
         lambda: actions.update_profile(service.db, service.keyring, user_id, data, actor, if_match=if_match),
     )
-    return Response(me, headers={} if me.pii_masked else _tagged(version))
+    return JsonAnswer(me, headers={} if me.pii_masked else _tagged(version))
 
 
-def _empty(status: int, version: int) -> Response[Me]:
+def _empty(status: int, version: int) -> JsonAnswer[Me]:
     """An answer without a body, to a caller that asked for none."""
-    return cast(Response[Me], Response(None, status_code=status, headers=_tagged(version)))
+    return JsonAnswer(None, status_code=status, headers=_tagged(version))
 
 
 def _tagged(version: int) -> dict[str, str]:
