@@ -8,12 +8,12 @@ the batch wait and never costs a record.
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import asyncpg
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import CommitFailedError
+from aiokafka.errors import CommitFailedError, IllegalStateError, MessageSizeTooLargeError
 from msgspec import Struct
 
 from usercore import kafka, loops, telemetry
@@ -103,8 +103,10 @@ class AuthConsumer:
                         return
                     await bury(producer, dead)
                     try:
-                        await consumer.commit({tp: batch[-1].offset + 1 for tp, batch in polled.items() if batch})
-                    except CommitFailedError:
+                        # Without a bound it would go on for as long as the cluster is away, also when told to stop.
+                        async with asyncio.timeout(kafka.SEND_TIMEOUT_S):
+                            await consumer.commit({tp: batch[-1].offset + 1 for tp, batch in polled.items() if batch})
+                    except (CommitFailedError, IllegalStateError):
                         # The partitions went to another worker meanwhile; for it the inbox makes these a no-op.
                         log.warning("commit_lost", count=len(records))
                 await lag.watch(len(records))
@@ -138,7 +140,7 @@ async def apply(db: Db, keyring: Keyring, records: Sequence[Record]) -> list[Dea
     for record in records:
         try:
             incoming.append(Incoming(record, read(record)))
-        except (msgspec.MsgspecError, UnicodeDecodeError, InvalidEvent) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidEvent) as error:
             dead.append(Dead(record, type(error).__name__))
     dead += await _apply_bisecting(db, keyring, incoming)
     for topic in TOPICS:
@@ -149,7 +151,7 @@ async def apply(db: Db, keyring: Keyring, records: Sequence[Record]) -> list[Dea
 
 
 def read(record: Record) -> AuthEvent:
-    """What a record says. Raises MsgspecError, or InvalidEvent."""
+    """What a record says. Raises MsgspecError, UnicodeDecodeError, RecursionError, or InvalidEvent."""
     event: AuthEvent = _DECODERS[record.topic].decode(record.value or b"")
     if isinstance(event, AuthCreated):
         if valid_email(event.email) is None:
@@ -183,7 +185,7 @@ async def bury(producer: AIOKafkaProducer, dead: Sequence[Dead]) -> None:
     if not dead:
         return
     async with asyncio.timeout(kafka.SEND_TIMEOUT_S):
-        await asyncio.gather(*[await _bury(producer, letter) for letter in dead])
+        await asyncio.gather(*(_bury(producer, letter) for letter in dead))
     for letter in dead:
         record = letter.record
         telemetry.metrics.dead_letters(record.topic)
@@ -192,12 +194,16 @@ async def bury(producer: AIOKafkaProducer, dead: Sequence[Dead]) -> None:
         )
 
 
-async def _bury(producer: AIOKafkaProducer, letter: Dead) -> asyncio.Future[Any]:
-    record = letter.record
-    return cast(
-        "asyncio.Future[Any]",
-        await producer.send(DEAD_LETTERS, record.value, key=record.key, headers=dead_letter_headers(letter)),
-    )
+async def _bury(producer: AIOKafkaProducer, letter: Dead) -> None:
+    record, headers = letter.record, dead_letter_headers(letter)
+    # aiokafka sends no record that has neither key nor value.
+    value = record.value if record.key is not None else record.value or b""
+    try:
+        await producer.send_and_wait(DEAD_LETTERS, value, key=record.key, headers=headers)
+    except MessageSizeTooLargeError:
+        # Better a letter without its bytes, which stay where its headers point, than a partition that stands still.
+        headers.append(("dlq_dropped_bytes", str(len(value or b"")).encode()))
+        await producer.send_and_wait(DEAD_LETTERS, b"", key=record.key, headers=headers)
 
 
 def dead_letter_headers(letter: Dead) -> list[tuple[str, bytes]]:
@@ -232,6 +238,17 @@ class Lag:
         if at - self._measured < LAG_EVERY_S:
             return
         self._measured = at
+        try:
+            async with asyncio.timeout(kafka.SEND_TIMEOUT_S):
+                behind = await self._measure()
+        except IllegalStateError:
+            return  # partitions are on their way to another worker
+        if not behind:
+            self._progress = at
+        elif at - self._progress > STALLED_AFTER_S:
+            raise Stalled
+
+    async def _measure(self) -> int:
         behind = 0
         partitions: list[TopicPartition] = list(self._consumer.assignment())
         ends = cast(dict[TopicPartition, int], await self._consumer.end_offsets(partitions))
@@ -239,7 +256,4 @@ class Lag:
             lag = max(0, end - await self._consumer.position(partition))
             telemetry.metrics.consumer_lag(partition.topic, partition.partition, lag)
             behind += lag
-        if not behind:
-            self._progress = at
-        elif at - self._progress > STALLED_AFTER_S:
-            raise Stalled
+        return behind

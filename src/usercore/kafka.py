@@ -16,6 +16,8 @@ SEND_TIMEOUT_S = 10.0
 """A record that is not acknowledged by then counts as not sent, and is sent again."""
 REQUEST_TIMEOUT_MS = 5_000
 START_TIMEOUT_S = 15.0
+LARGEST_RECORD = 16 * 1024 * 1024
+"""The topic decides what is too large, not the client: a dead letter is as large as what somebody else could send."""
 
 AWAY = (KafkaError, OSError, TimeoutError)
 """What a Kafka client raises when the cluster cannot be had."""
@@ -41,7 +43,12 @@ def producer(settings: Settings) -> AIOKafkaProducer:
     """A producer that is not started yet."""
     outside_transaction()
     return AIOKafkaProducer(
-        **client_options(settings), acks="all", enable_idempotence=True, linger_ms=2, max_batch_size=256 * 1024
+        **client_options(settings),
+        acks="all",
+        enable_idempotence=True,
+        linger_ms=2,
+        max_batch_size=256 * 1024,
+        max_request_size=LARGEST_RECORD,
     )
 
 

@@ -15,6 +15,8 @@ from usercore.pii.kms import local
 DATABASE = "usercore"
 
 _WEEK_MS = str(7 * 24 * 3600 * 1000)
+# A record of the default limit of 1 MiB, and the headers of a dead letter.
+_TWO_MIB = str(2 * 1024 * 1024)
 # Contract §3: what is consumed, what is produced, and the dead letters, which must not be kept for ever.
 TOPICS: Mapping[str, Mapping[str, str]] = {
     "auth.created.v1": {},
@@ -29,7 +31,7 @@ TOPICS: Mapping[str, Mapping[str, str]] = {
     "user.erased.v1": {},
     "user.kyc.initiated.v1": {},
     "user.kyc.updated.v1": {},
-    "usercore.dlq.v1": {"retention.ms": _WEEK_MS},
+    "usercore.dlq.v1": {"retention.ms": _WEEK_MS, "max.message.bytes": _TWO_MIB},
 }
 
 

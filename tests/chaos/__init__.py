@@ -1,0 +1,1 @@
+"""Crashes, outages and races, with the real programs on real servers."""
