@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m bench [NAME …]` compares alternatives within one run and prints ratios."""

@@ -1,0 +1,146 @@
+"""pgbench as a rival: the statements that one of our verbs sent, with the same parameters, from C and without us."""
+
+import asyncio
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+from asyncpg.connection import LoggedQuery
+from msgspec import Struct
+
+from usercore import app
+from usercore.db import all_statements
+from usercore.devstack.accounts import reachable_binaries
+from usercore.devstack.processes import quiet
+from usercore.outbox import Actor
+from usercore.settings import load
+from usercore.users.actions import update_profile
+from usercore.users.profile import ProfilePatch
+
+_RATE = re.compile(r"^tps = ([0-9.]+)", re.MULTILINE)
+_PARAMETER = re.compile(r"\$([0-9]+)")
+_PARAMETERS = {f"{statement.name}": statement.parameters for statement in all_statements()}
+
+
+class Sent(Struct, frozen=True):
+    """A statement with its arguments, as it went to PostgreSQL."""
+
+    text: str
+    arguments: tuple[Any, ...]
+
+
+class Script(Struct, frozen=True):
+    """A pgbench script and its variables."""
+
+    file: Path
+    constants: Mapping[str, str]
+
+
+def record(environ: Mapping[str, str], user_id: UUID) -> list[Sent]:
+    """What a PATCH of one field sends, from `begin` to `commit`."""
+    return asyncio.run(_record(environ, user_id))
+
+
+async def _record(environ: Mapping[str, str], user_id: UUID) -> list[Sent]:
+    sent: list[Sent] = []
+
+    def note(query: LoggedQuery) -> None:
+        sent.append(Sent(query.query, tuple(query.args or ())))
+
+    actor = Actor(
+        kind="user",
+        id=user_id,
+        ip="127.0.0.1",
+        ip_mac=bytes(34),
+        request_id="0" * 32,
+        trace_id="0" * 32,
+        traceparent=f"00-{'0' * 31}1-{'0' * 15}1-01",
+    )
+    async with app.opened(load({**environ, "DB_POOL_SIZE": "1"})) as parts:
+        async with parts.db.read() as conn:
+            conn.add_query_logger(note)
+        for name in ("Kiran", "Leela"):  # the first time, PostgreSQL is asked for its types in between
+            sent.clear()
+            await update_profile(parts.db, parts.keyring, user_id, ProfilePatch(first_name=name), actor)
+    return sent
+
+
+def write_script(file: Path, statements: Sequence[Sent]) -> Script:
+    """The script of that transaction, in which each client changes a user of its own.
+
+    What differs from one transaction to the next is made by PostgreSQL (ids, times) or comes from the statement before
+    (the version); all else is passed as the parameter that it was.
+    """
+    constants: dict[str, str] = {}
+    user_id = next(argument for sent in statements for argument in sent.arguments if isinstance(argument, UUID))
+    # A client's variables last: each finds out once which user is its own.
+    lines = ["\\if :ready = 0", "select id as me from users order by id offset :client_id limit 1 \\gset"]
+    lines += ["\\set ready 1", "\\endif"]
+    for sent in statements:
+        text = _PARAMETER.sub(lambda match, sent=sent: _value(sent, int(match[1]), user_id, constants), sent.text)
+        text = text.rstrip().removesuffix(";")
+        # Only rows that are read again need to be kept: the version that guards the update.
+        lines.append(f"{text} \\gset" if _name(sent) == "users.lock_user" else f"{text};")
+    file.write_text("\n".join(lines) + "\n")
+    return Script(file, constants)
+
+
+def _name(sent: Sent) -> str:
+    return sent.text.partition("\n")[0].removeprefix("-- name: ")
+
+
+def _value(sent: Sent, number: int, user_id: UUID, constants: dict[str, str]) -> str:
+    """What stands for $number: an expression, or a variable that holds the argument."""
+    parameter = _PARAMETERS[_name(sent)][number - 1]
+    argument = sent.arguments[number - 1]
+    if parameter.argument == "version":
+        return ":version"
+    if argument is None:
+        return "null"
+    if isinstance(argument, list):
+        elements = cast("list[object]", argument)
+        made = [_made_anew(element, user_id) for element in elements]
+        if elements and None not in made:
+            return f"array[{', '.join(cast('list[str]', made))}]"
+    elif (made := _made_anew(argument, user_id)) is not None:
+        return made
+    name = f"argument_{len(constants)}"
+    constants[name] = _text(argument)
+    return f":{name}"
+
+
+def _made_anew(value: object, user_id: UUID) -> str | None:
+    if value == user_id:
+        return ":me"
+    if isinstance(value, UUID):
+        return "gen_random_uuid()"
+    return "now()" if isinstance(value, datetime) else None
+
+
+def _text(value: object) -> str:
+    """PostgreSQL's text format."""
+    if isinstance(value, list):
+        elements = cast("list[object]", value)
+        return "{" + ",".join("null" if each is None else _quoted(_text(each)) for each in elements) + "}"
+    return f"\\x{value.hex()}" if isinstance(value, bytes) else str(value)
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def run(url: str, script: Script, *, clients: int, seconds: float) -> float:
+    """Transactions a second. Raises RuntimeError when one of them failed."""
+    program = reachable_binaries(None, quiet) / "pgbench"
+    defined = [f"--define={name}={value}" for name, value in {"ready": "0", **script.constants}.items()]
+    command = [str(program), "--no-vacuum", "--protocol=prepared", f"--client={clients}", f"--time={seconds:.0f}"]
+    done = subprocess.run([*command, *defined, f"--file={script.file}", url], capture_output=True, text=True)
+    rate = _RATE.search(done.stdout)
+    if done.returncode or rate is None or "failed transactions: 0 " not in done.stdout:
+        raise RuntimeError(f"pgbench failed: {done.stderr[-2000:]}{done.stdout[-2000:]}")
+    return float(rate[1])

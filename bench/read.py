@@ -1,0 +1,35 @@
+"""GET /v1/me, audited: against a plain select without audit, and against a bare route."""
+
+from statistics import median
+
+from bench import load, people
+from bench.load import Job, Outcome
+from bench.report import Result, below, compare
+from bench.servers import Servers, ports
+
+USERS = 500
+ROUNDS = 5
+ROUND_S = 2.0
+WARM_UP_S = 0.3
+
+
+def run(servers: Servers) -> list[Result]:
+    environ = servers.environ("bench_read")
+    on = ports(3)
+    tokens = servers.tokens(USERS)
+    requests = [load.get("/v1/me", token) for token in tokens.values()]
+    outcomes: list[list[Outcome]] = [[], [], []]
+    with servers.running("bench.serving", *on, environ=environ, port=on[0]), load.client() as client:
+        people.create(client, on[0], tokens)
+        for _ in range(ROUNDS):
+            for port, found in zip(on, outcomes, strict=True):
+                found.append(client.run(Job(int(port), requests, ROUND_S, WARM_UP_S)))
+    audited, plain, bare = ([outcome.rate for outcome in found] for found in outcomes)
+    ours = outcomes[0]
+    return [
+        compare("read", "audited GET /v1/me", audited, "plain select, no audit", plain, at_least=0.9),
+        compare("read", "audited GET /v1/me", audited, "bare Litestar route", bare, at_least=0.5),
+        Result("read", "p50 of 32 clients", median(outcome.p50 for outcome in ours), "ms"),
+        below("read", "p95 of 32 clients", median(outcome.p95 for outcome in ours), "ms", 50),
+        Result("read", "p99 of 32 clients", median(outcome.p99 for outcome in ours), "ms"),
+    ]
