@@ -1,5 +1,6 @@
 """The embedded stack: each server and all of them together, through what goes wrong on a developer's machine."""
 
+import base64
 import errno
 import os
 import signal
@@ -19,7 +20,7 @@ from click.testing import CliRunner
 from tests.servers import Kafka, Postgres, Redis
 from usercore.devstack import accounts, kafka_jars, room, stack
 from usercore.devstack.environment import checkout, environment
-from usercore.devstack.kafka import choose
+from usercore.devstack.kafka import choose, new_cluster_id
 from usercore.devstack.processes import Daemon, StackError, alive, free_port, port_is_free, quiet, remembered_port
 from usercore.devstack.provision import TOPICS
 from usercore.devstack.stack import Service, Stack
@@ -181,6 +182,13 @@ def test_kafka_survives_kill_with_its_topics(fresh_kafka: Callable[[], Kafka]) -
     server.start()
     if server.kind == "apache":
         assert server.topics() == found
+
+
+def test_a_cluster_id_is_no_option() -> None:
+    ids = {new_cluster_id() for _ in range(1000)}
+    assert len(ids) == 1000
+    assert not [cluster for cluster in ids if cluster.startswith("-")]
+    assert {len(base64.urlsafe_b64decode(f"{cluster}==")) for cluster in ids} == {16}
 
 
 def test_kafka_kind_is_chosen_by_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:

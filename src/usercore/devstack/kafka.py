@@ -3,11 +3,11 @@
 import base64
 import contextlib
 import os
+import secrets
 import shutil
 import socket
 import subprocess
 import sys
-import uuid
 from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -186,8 +186,8 @@ class Kafka:
         self._daemon.start([*java, "kafka.Kafka", str(config)])
 
     def _format(self, java: list[str], config: Path) -> None:
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        command = [*java, "kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", cluster, "-c", str(config)]
+        tool = [*java, "kafka.tools.StorageTool", "format", "--ignore-formatted"]
+        command = [*tool, "-t", new_cluster_id(), "-c", str(config)]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         if done.returncode:
             if disk_is_full(done.stdout + done.stderr):
@@ -210,3 +210,8 @@ class Kafka:
             socket.create_connection((host, int(port)), timeout=2).close()
             return bool(self._admin().list_topics(timeout=2).brokers)
         return False
+
+
+def new_cluster_id() -> str:
+    """16 random bytes as Kafka writes them; never with a hyphen in front, which its tool would take for an option."""
+    return base64.urlsafe_b64encode(bytes([secrets.randbelow(128)]) + secrets.token_bytes(15)).decode().rstrip("=")
