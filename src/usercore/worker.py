@@ -48,12 +48,14 @@ async def keep_audit_partitions(parts: Parts, stop: asyncio.Event) -> None:
 
 
 async def prune(parts: Parts, stop: asyncio.Event) -> None:
-    async def once() -> None:
-        async with parts.db.begin() as tx:
-            await take_expired(tx)
-            await take_consumed(tx)
+    await loops.every(900, partial(forget, parts.db), stop)
 
-    await loops.every(900, once, stop)
+
+async def forget(db: Db) -> None:
+    """Delete what is kept for a time only: answers to idempotency keys, and events that were consumed."""
+    async with db.begin() as tx:
+        await take_expired(tx)
+        await take_consumed(tx)
 
 
 async def watch(parts: Parts, stop: asyncio.Event) -> None:
