@@ -102,7 +102,7 @@ async def test_bad_claims_are_refused(authenticator: Authenticator, claims: dict
     "offsets", [{"exp": -50}, {"nbf": 50}, {"iat": 50}, {"exp": 9.5}], ids=["exp", "nbf", "iat", "fraction"]
 )
 async def test_clocks_may_differ_by_a_minute(authenticator: Authenticator, offsets: dict[str, float]) -> None:
-    claims = {name: int(time.time()) + offset for name, offset in offsets.items()}
+    claims: dict[str, Any] = {name: int(time.time()) + offset for name, offset in offsets.items()}
     assert (await authenticator.authenticate(issuer.token(**claims))).sub == SUB
 
 
