@@ -17,9 +17,9 @@ from usercore.db import all_statements
 from usercore.devstack.accounts import reachable_binaries
 from usercore.devstack.processes import quiet
 from usercore.outbox import Actor
+from usercore.profiles.actions import update_profile
+from usercore.profiles.profile import ProfilePatch
 from usercore.settings import load
-from usercore.users.actions import update_profile
-from usercore.users.profile import ProfilePatch
 
 _RATE = re.compile(r"^tps = ([0-9.]+)", re.MULTILINE)
 _PARAMETER = re.compile(r"\$([0-9]+)")

@@ -20,11 +20,11 @@ from usercore.edge import Edge
 from usercore.operations import Readiness
 from usercore.outbox import Actor
 from usercore.pii.keyring import Keyring
+from usercore.profiles import api, queries
+from usercore.profiles.actions import ProfileReader, open_me
+from usercore.profiles.profile import Address, Me, Profile
 from usercore.settings import load
 from usercore.telemetry import configure_logging
-from usercore.users import api, queries
-from usercore.users.actions import ProfileReader, open_me
-from usercore.users.profile import Address, Me, Profile
 from usercore.web import build
 from usercore.worker import Parts
 

@@ -96,7 +96,8 @@ class Person:
     def __init__(self, client: Client, sub: UUID, email: str | None) -> None:
         self.client = client
         self.id = sub
-        self.token = client.signer.token(sub, **({} if email is None else {"email": email}))
+        claims: dict[str, Any] = {} if email is None else {"email": email}
+        self.token = client.signer.token(sub, **claims)
 
     async def send(self, method: str, path: str, **kwargs: Any) -> Reply:
         return await self.client.send(method, path, token=self.token, **kwargs)

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
@@ -22,9 +23,10 @@ from usercore.outbox import SYSTEM, Actor, AuditRow
 from usercore.pii import keystore
 from usercore.pii.keyring import Keyring
 from usercore.pii.kms import local, open_kms
-from usercore.users import actions, queries
-from usercore.users.actions import ProfileReader
-from usercore.users.queries import ReadProfileRow
+from usercore.profiles import actions, queries
+from usercore.profiles.actions import ProfileReader
+from usercore.profiles.queries import ReadProfileRow
+from usercore.users.actions import UnknownUser, add_users
 
 READERS = 64
 
@@ -43,7 +45,7 @@ async def keyring(db: Db, tmp_path: Path) -> Keyring:
 async def users(db: Db, keyring: Keyring) -> list[UUID]:
     ids = [uuid4() for _ in range(READERS)]
     async with db.begin() as tx:
-        await actions.add_users(tx, keyring, [(user_id, f"{user_id}@example.in") for user_id in sorted(ids)], SYSTEM)
+        await add_users(tx, keyring, [(user_id, f"{user_id}@example.in") for user_id in sorted(ids)], SYSTEM)
     return ids
 
 
@@ -109,7 +111,7 @@ async def test_no_audit_no_plaintext(reading: Reading, keyring: Keyring, users: 
 
 async def test_unknown_users_leave_no_row(reading: Reading, keyring: Keyring, owner: Conn) -> None:
     stranger = uuid4()
-    with pytest.raises(actions.UnknownUser):
+    with pytest.raises(UnknownUser):
         await ProfileReader(reading.batcher, keyring).read(stranger, actor_of(stranger))
     assert await read_rows(owner) == {}
 
@@ -158,15 +160,18 @@ async def test_connections_killed_at_random_moments(
 ) -> None:
     reader = ProfileReader(reading.batcher, keyring)
     stop = asyncio.Event()
-    killed: int = 0
+    killed = 0
 
     async def kill() -> None:
         nonlocal killed
         conn: Conn = await asyncpg.connect(database.app)
         while not stop.is_set():
-            killed += await conn.fetchval(
-                "select count(pg_terminate_backend(pid)) from pg_stat_activity "
-                "where application_name = 'usercore-test-batch' and datname = current_database()"
+            killed += cast(
+                int,
+                await conn.fetchval(
+                    "select count(pg_terminate_backend(pid)) from pg_stat_activity "
+                    "where application_name = 'usercore-test-batch' and datname = current_database()"
+                ),
             )
             await conn.execute("select pg_sleep(random() * 0.06)")
         await conn.close()

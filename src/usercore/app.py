@@ -23,17 +23,17 @@ from usercore.pii.cipher import cipher
 from usercore.pii.keyring import Keyring
 from usercore.pii.kms import open_kms
 from usercore.prefs import api as prefs_api
+from usercore.profiles import api as profiles_api
+from usercore.profiles.actions import ProfileReader, read_batch
+from usercore.profiles.queries import ReadProfileRow
 from usercore.ratelimit import PROFILE_PATCH, Limiter, RedisGuard, Verdict
 from usercore.settings import Settings
-from usercore.users import api as users_api
-from usercore.users.actions import ProfileReader, read_batch
-from usercore.users.queries import ReadProfileRow
 from usercore.web import build, build_ops
 from usercore.worker import Parts
 
 log = telemetry.logger(__name__)
 
-HANDLERS = (*users_api.ROUTES, *consents_api.ROUTES, *prefs_api.ROUTES)
+HANDLERS = (*profiles_api.ROUTES, *consents_api.ROUTES, *prefs_api.ROUTES)
 
 GRACE_S = 25
 """For requests under way when the process is told to stop; uvicorn would wait for ever."""

@@ -14,7 +14,8 @@ from usercore.errors import PROBLEM_MEDIA_TYPE, FieldError, KeysUnavailable, Val
 from usercore.idempotency import Answer, Attempt, fingerprint, stored_key
 from usercore.outbox import Actor, ActorKind
 from usercore.pii.keyring import Keyring
-from usercore.users.actions import ProfileReader, UnknownUser, create_user
+from usercore.profiles.actions import ProfileReader
+from usercore.users.actions import UnknownUser, create_user
 
 T = TypeVar("T")
 

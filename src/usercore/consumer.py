@@ -21,10 +21,10 @@ from usercore.db import Db
 from usercore.errors import ServiceUnavailable
 from usercore.events import AUTH_CREATED, AUTH_DEACTIVATED, DEAD_LETTERS, AuthAccountDeactivated, AuthCreated
 from usercore.kafka import Record
+from usercore.lifecycle.actions import apply_auth_events
 from usercore.pii.keyring import Keyring
 from usercore.settings import Settings
-from usercore.users.actions import apply_auth_events
-from usercore.users.profile import valid_email
+from usercore.users.actions import valid_email
 
 log = telemetry.logger(__name__)
 
@@ -111,12 +111,8 @@ class AuthConsumer:
                         log.warning("commit_lost", count=len(records))
                 await lag.watch(len(records))
         finally:
-            for client in (consumer, producer):
-                try:
-                    async with asyncio.timeout(kafka.SEND_TIMEOUT_S):
-                        await client.stop()
-                except kafka.AWAY as error:
-                    log.warning("client_stop_failed", error)
+            await kafka.stop(consumer)
+            await kafka.stop(producer)
 
     async def _apply_or_wait(self, records: Sequence[Record], stop: asyncio.Event) -> list[Dead] | None:
         """Apply, again and again while something is away; None when told to stop before it worked."""

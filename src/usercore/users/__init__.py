@@ -1,1 +1,1 @@
-"""Users: profile, status, creation."""
+"""Users: creation, and the row that every change locks first."""

@@ -1,8 +1,7 @@
-"""Typed SQL of users, profiles, keys and holds: sql/users.sql."""
+"""Typed SQL of users: sql/users.sql."""
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal
 from uuid import UUID
 
 from msgspec import Struct
@@ -10,13 +9,9 @@ from msgspec import Struct
 from usercore.db import Conn, Sql
 from usercore.events import KycStatus, KycTier, UserStatus
 from usercore.outbox import AuditRow, OutboxRow
-from usercore.pii.classification import RetentionClass
 from usercore.pii.keyring import UserKeyRow
-from usercore.pii.sealed import Sealed
 
 sql = Sql("users")
-
-HoldEffect = Literal["freeze", "suspend"]
 
 
 class NewUser(Struct, frozen=True):
@@ -36,75 +31,9 @@ class UserRow(Struct, frozen=True):
     erased_at: datetime | None
 
 
-class ProfileRow(Struct, frozen=True):
-    """A user with its sealed fields and its wrapped keys, which come as four parallel lists."""
-
-    id: UUID
-    status: UserStatus
-    kyc_status: KycStatus
-    kyc_tier: KycTier
-    version: int
-    created_at: datetime
-    updated_at: datetime
-    verified_at: datetime | None
-    erased_at: datetime | None
-    first_name_enc: Sealed | None
-    last_name_enc: Sealed | None
-    date_of_birth_enc: Sealed | None
-    pan_number_enc: Sealed | None
-    aadhaar_last4_enc: Sealed | None
-    address_enc: Sealed | None
-    phone_enc: Sealed | None
-    email: str | None
-    avatar_url: str | None
-    pan_number_index: bytes | None
-    phone_index: bytes | None
-    profile_updated_at: datetime
-    key_classes: list[RetentionClass] | None
-    key_versions: list[int] | None
-    key_epochs: list[int] | None
-    key_wraps: list[bytes] | None
-
-
-class ReadProfileRow(ProfileRow, frozen=True):
-    """A profile as one of a batch of readers gets it; `read_id` is the event id of that reader's audit row."""
-
-    read_id: UUID
-
-
-class ProfileValues(Struct, frozen=True):
-    """The writable columns of user_profiles."""
-
-    user_id: UUID
-    first_name_enc: Sealed | None
-    last_name_enc: Sealed | None
-    date_of_birth_enc: Sealed | None
-    pan_number_enc: Sealed | None
-    aadhaar_last4_enc: Sealed | None
-    address_enc: Sealed | None
-    phone_enc: Sealed | None
-    email: str | None
-    avatar_url: str | None
-    pan_number_index: bytes | None
-    phone_index: bytes | None
-    updated_at: datetime
-
-
 class VersionRow(Struct, frozen=True):
     version: int
     erased_at: datetime | None
-
-
-class NewHold(Struct, frozen=True):
-    id: UUID
-    user_id: UUID
-    effect: HoldEffect
-    source: str
-    reason: str
-    note_enc: Sealed | None
-    placed_by: UUID | None
-    placed_at: datetime
-    source_event_id: UUID | None
 
 
 @sql
@@ -119,44 +48,8 @@ async def add_users(
 
 
 @sql
-async def read_profiles(conn: Conn, *, reads: Sequence[AuditRow]) -> list[ReadProfileRow]: ...
-
-
-@sql
 async def lock_user(conn: Conn, *, user_id: UUID) -> UserRow | None: ...
 
 
 @sql
-async def get_profile(conn: Conn, *, user_id: UUID) -> ProfileRow: ...
-
-
-@sql
-async def list_open_effects(conn: Conn, *, user_id: UUID) -> list[HoldEffect]: ...
-
-
-@sql
 async def get_version(conn: Conn, *, user_id: UUID) -> VersionRow | None: ...
-
-
-@sql
-async def save_profile(conn: Conn, *, profile: ProfileValues, version: int) -> int: ...
-
-
-@sql
-async def add_user_keys(conn: Conn, *, keys: Sequence[UserKeyRow]) -> None: ...
-
-
-@sql
-async def list_without_email(conn: Conn, *, user_ids: Sequence[UUID]) -> list[UUID]: ...
-
-
-@sql
-async def accept_hold(conn: Conn, *, hold: NewHold) -> bool | None: ...
-
-
-@sql
-async def set_status(conn: Conn, *, user_id: UUID, status: UserStatus, at: datetime) -> int: ...
-
-
-@sql
-async def accept_auth_events(conn: Conn, *, topics: Sequence[str], event_ids: Sequence[UUID]) -> list[UUID]: ...

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from usercore.errors import EmailManagedByAuth, ValidationFailed
 from usercore.events import now
-from usercore.users.actions import derive_status
-from usercore.users.profile import AddressPatch, ProfilePatch, complete_address, merge, valid_email, validated
+from usercore.lifecycle.actions import derive_status
+from usercore.profiles.profile import AddressPatch, ProfilePatch, complete_address, merge, validated
+from usercore.users.actions import valid_email
 
 # RFC 7396, appendix A: original, patch, result.
 EXAMPLES = """

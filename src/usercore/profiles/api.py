@@ -23,9 +23,10 @@ from usercore.errors import (
     VersionMismatch,
 )
 from usercore.operations import MERGE_PATCH, Access, operation
+from usercore.profiles import actions
+from usercore.profiles.profile import Address, AddressPatch, Me, Profile, ProfilePatch
 from usercore.ratelimit import PROFILE_PATCH
-from usercore.users import actions
-from usercore.users.profile import Address, AddressPatch, Me, Profile, ProfilePatch
+from usercore.users.actions import get_version
 
 _ENTITY_TAG = re.compile(r'(W/)?"([^"]*)"')
 
@@ -77,7 +78,7 @@ async def get_me(
 
     async def answer() -> JsonAnswer[Me]:
         if is_head(request) or known is not None:
-            version = await actions.get_version(service.db, user_id)
+            version = await get_version(service.db, user_id)
             if known is not None and _matches(known, version):
                 return _empty(304, version)
             if is_head(request):

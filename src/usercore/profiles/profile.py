@@ -1,6 +1,5 @@
 """What a profile is, and how a merge patch changes one: pure, no I/O."""
 
-import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import cast
@@ -15,8 +14,6 @@ from usercore.pii import validators
 
 IDENTITY_FIELDS = frozenset({"first_name", "last_name", "date_of_birth", "pan_number", "aadhaar_last4"})
 """Locked while a KYC case is open and after approval: a vendor compares, or has compared, them with documents."""
-
-_EMAIL = re.compile(r"[^\s@\x00-\x1f]{1,64}@[^\s@\x00-\x1f]{1,255}")
 
 
 class Address(Struct, frozen=True, omit_defaults=False):
@@ -173,8 +170,3 @@ def complete_address(merged: Mapping[str, object]) -> Address:
     if errors:
         raise ValidationFailed(errors=errors)
     return msgspec.convert(merged, Address)
-
-
-def valid_email(text: str | None) -> str | None:
-    """An address that can be stored, or None. Auth has verified it; this keeps out what is none at all."""
-    return text if text is not None and len(text) <= 320 and _EMAIL.fullmatch(text) else None

@@ -1,0 +1,25 @@
+-- name: list_open_effects
+-- What the open holds of a user do; a derived status depends on it.
+select distinct h.effect from account_holds h where h.user_id = :user_id and h.lifted_at is null;
+
+-- name: accept_hold
+-- Place a hold once: a replayed event finds the hold that it placed before, lifted or not.
+insert into account_holds (id, user_id, effect, source, reason, note_enc, placed_by, placed_at, source_event_id)
+values (:hold.id, :hold.user_id, :hold.effect, :hold.source, :hold.reason, :hold.note_enc, :hold.placed_by,
+        :hold.placed_at, :hold.source_event_id)
+on conflict (source_event_id) do nothing
+returning true;
+
+-- name: set_status
+-- Write the status that was derived, and bump the version.
+update users set status = :status, version = version + 1, updated_at = :at where id = :user_id
+returning version;
+
+-- name: accept_auth_events
+-- Remember consumed events; those that were consumed before are not returned. Ordered against deadlocks.
+insert into inbox (topic, event_id)
+select e.topic, e.event_id
+from unnest(:topics::text[], :event_ids::uuid[]) as e(topic, event_id)
+order by e.topic, e.event_id
+on conflict do nothing
+returning event_id;

@@ -1,0 +1,1 @@
+"""The account's lifecycle: holds and the status they derive."""

@@ -1,0 +1,139 @@
+"""Verbs of the account's lifecycle: holds, the status they derive, the Auth Service's events."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from usercore import telemetry
+from usercore.db import Conn, Db
+from usercore.errors import AccountErased
+from usercore.events import (
+    AUTH_CREATED,
+    AUTH_DEACTIVATED,
+    AuthAccountDeactivated,
+    AuthCreated,
+    UserFrozen,
+    UserStatus,
+    new_event_id,
+    now,
+)
+from usercore.lifecycle import queries
+from usercore.lifecycle.queries import HoldEffect, NewHold
+from usercore.outbox import SYSTEM, Actor, Change, record
+from usercore.pii import classification as pii
+from usercore.pii.keyring import Keyring
+from usercore.profiles.actions import fill_emails, keys_of
+from usercore.users.actions import add_users, lock_user
+
+
+def derive_status(
+    *, closed_at: datetime | None, open_effects: Sequence[HoldEffect], activated_at: datetime | None
+) -> UserStatus:
+    """The one rule: closed, else frozen or suspended by an open hold, else active once approved, else pending."""
+    if closed_at is not None:
+        return "closed"
+    if "freeze" in open_effects:
+        return "frozen"
+    if "suspend" in open_effects:
+        return "suspended"
+    return "pending" if activated_at is None else "active"
+
+
+async def place_hold(tx: Conn, hold: NewHold, actor: Actor) -> bool:
+    """Place a hold and derive the status; true when the account became frozen. A hold placed before changes nothing.
+
+    Raises UnknownUser and AccountErased.
+    """
+    user = await lock_user(tx, hold.user_id)
+    if not await queries.accept_hold(tx, hold=hold):
+        return False
+    placed = Change(
+        action="hold.placed",
+        user_id=user.id,
+        resource="account_holds",
+        new={"hold_id": str(hold.id), "effect": hold.effect, "source": hold.source, "reason": hold.reason},
+    )
+    status = derive_status(
+        closed_at=user.closed_at,
+        open_effects=await queries.list_open_effects(tx, user_id=user.id),
+        activated_at=user.activated_at,
+    )
+    if status == user.status:
+        await record(tx, placed, actor=actor)
+        return False
+    version = await queries.set_status(tx, user_id=user.id, status=status, at=hold.placed_at)
+    frozen = UserFrozen(
+        event_id=new_event_id(),
+        occurred_at=hold.placed_at,
+        user_id=user.id,
+        version=version,
+        reason=hold.reason,
+        source=hold.source,
+        actor_id=actor.id,
+    )
+    changed = Change(
+        action="status.changed",
+        user_id=user.id,
+        resource="users",
+        old={"status": user.status},
+        new={"status": status},
+        event=frozen if status == "frozen" else None,
+    )
+    await record(tx, placed, changed, actor=actor)
+    return status == "frozen"
+
+
+async def apply_auth_events(
+    db: Db, keyring: Keyring, created: Sequence[AuthCreated], deactivated: Sequence[AuthAccountDeactivated]
+) -> None:
+    """Apply a batch of events of the Auth Service in one transaction; events consumed before change nothing.
+
+    The two topics have no order between them: a deactivation that comes first creates its user too, and the
+    `auth.created.v1` that follows fills in the e-mail address.
+    """
+    with telemetry.span("user.create"):
+        async with db.begin() as tx:
+            named = [(AUTH_CREATED, event.event_id) for event in created]
+            named += [(AUTH_DEACTIVATED, event.event_id) for event in deactivated]
+            accepted = set(
+                await queries.accept_auth_events(
+                    tx, topics=[topic for topic, _ in named], event_ids=[event_id for _, event_id in named]
+                )
+            )
+            emails = {event.auth_id: event.email for event in created if event.event_id in accepted}
+            # In the order of ids, as every batch: two batches with the same users wait and do not deadlock.
+            holds = sorted(
+                (event for event in deactivated if event.event_id in accepted), key=lambda event: event.auth_id
+            )
+            user_ids = sorted(emails.keys() | {event.auth_id for event in holds})
+            newcomers = [(user_id, emails.get(user_id)) for user_id in user_ids]
+            if not newcomers:
+                return
+            added = await add_users(tx, keyring, newcomers, SYSTEM)
+            missed = {user_id: emails[user_id] for user_id in emails.keys() - set(added)}
+            if missed:
+                await fill_emails(tx, keyring, missed, SYSTEM)
+            frozen = [await _place_auth_hold(tx, keyring, event) for event in holds]
+        telemetry.metrics.user_created(len(added))
+        for _ in range(sum(frozen)):
+            telemetry.metrics.user_frozen("auth_deactivated")
+
+
+async def _place_auth_hold(tx: Conn, keyring: Keyring, event: AuthAccountDeactivated) -> bool:
+    try:
+        await lock_user(tx, event.auth_id)
+    except AccountErased:
+        return False
+    keys = await keys_of(tx, keyring, event.auth_id)
+    note = keys.seal(pii.HOLD_NOTE, event.reason) if event.reason else None
+    hold = NewHold(
+        id=new_event_id(),
+        user_id=event.auth_id,
+        effect="freeze",
+        source="auth",
+        reason="auth_deactivated",
+        note_enc=note,
+        placed_by=None,
+        placed_at=now(),
+        source_event_id=event.event_id,
+    )
+    return await place_hold(tx, hold, SYSTEM)

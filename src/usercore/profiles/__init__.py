@@ -1,0 +1,1 @@
+"""Profiles: sealed fields, audited reads, merge patches."""

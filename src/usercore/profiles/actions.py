@@ -1,0 +1,302 @@
+"""Verbs of profiles: read with audit, update. Transactions begin and end here."""
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+from uuid import UUID
+
+import msgspec
+from msgspec.structs import replace
+
+from usercore import telemetry
+from usercore.batcher import Batcher
+from usercore.db import Conn, Db
+from usercore.errors import IdentityLocked, KeysUnavailable, OpenFailed, PiiUnavailable, VersionMismatch
+from usercore.events import UserUpdated, new_event_id, now
+from usercore.outbox import Actor, AuditRow, Change, audit_row, record
+from usercore.pii import classification as pii
+from usercore.pii import masks
+from usercore.pii.keyring import Keyring, UserKeyRow, UserKeys
+from usercore.pii.sealed import Sealed
+from usercore.profiles import profile as profiles
+from usercore.profiles import queries
+from usercore.profiles.profile import Address, Me, Profile, ProfilePatch
+from usercore.profiles.queries import ProfileRow, ReadProfileRow
+from usercore.users.actions import UnknownUser, lock_user, refuse_erased, refuse_inactive
+
+log = telemetry.logger(__name__)
+
+PROFILE_FIELDS = {
+    "first_name": pii.FIRST_NAME,
+    "last_name": pii.LAST_NAME,
+    "date_of_birth": pii.DATE_OF_BIRTH,
+    "pan_number": pii.PAN_NUMBER,
+    "aadhaar_last4": pii.AADHAAR_LAST4,
+    "address": pii.ADDRESS,
+    "phone": pii.PHONE,
+}
+"""The sealed fields of a profile; their columns are the name and `_enc`."""
+
+READ = {"fields": [*PROFILE_FIELDS, "email", "avatar_url"]}
+
+
+class ProfileReader:
+    """Audited reads: a profile is opened only when the audit row of its reader is durable."""
+
+    def __init__(self, batcher: Batcher[AuditRow, ReadProfileRow | None], keyring: Keyring) -> None:
+        self._batcher = batcher
+        self._keyring = keyring
+
+    async def read(self, user_id: UUID, actor: Actor) -> tuple[Me, int]:
+        """The user, opened, and its version. Raises UnknownUser, AccountErased, AuditUnavailable."""
+        change = Change(action="profile.read", user_id=user_id, resource="user_profiles", new=READ)
+        row = await self._batcher.read(audit_row(change, actor))
+        if row is None:
+            raise UnknownUser
+        refuse_erased(row)
+        return open_me(row, self._keyring), row.version
+
+
+async def read_batch(conn: Conn, reads: Sequence[AuditRow]) -> list[ReadProfileRow | None]:
+    """One result for each read, None for an unknown user: what the batcher of ProfileReader runs."""
+    rows = {row.read_id: row for row in await queries.read_profiles(conn, reads=reads)}
+    return [rows.get(read.event_id) for read in reads]
+
+
+def open_me(row: ProfileRow, keyring: Keyring) -> Me:
+    """The user of a row, opened; masked as a whole when one of its fields does not open."""
+    try:
+        opened = _opened(row, user_keys(keyring, row))
+        masked = False
+    except OpenFailed as failure:
+        log.error("pii_open_failed", user_id=row.id, reason=failure.reason)
+        telemetry.metrics.pii_open_failed(failure.reason)
+        opened = _masked(row)
+        masked = True
+    return Me(
+        id=row.id,
+        status=row.status,
+        kyc_status=row.kyc_status,
+        kyc_tier=row.kyc_tier,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        verified_at=row.verified_at,
+        profile=opened,
+        pii_masked=masked,
+    )
+
+
+def user_keys(keyring: Keyring, row: ProfileRow) -> UserKeys:
+    """The user's wrapped keys, ready to open and seal; nothing is unwrapped before it is needed."""
+    return keyring.unlock(row.id, user_key_rows(row))
+
+
+def user_key_rows(row: ProfileRow) -> list[UserKeyRow]:
+    if row.key_classes is None or row.key_versions is None or row.key_epochs is None or row.key_wraps is None:
+        return []
+    keys = zip(row.key_classes, row.key_versions, row.key_epochs, row.key_wraps, strict=True)
+    return [UserKeyRow(row.id, *key) for key in keys]
+
+
+def _opened(row: ProfileRow, keys: UserKeys) -> Profile:
+    address = _open(keys, "address", row.address_enc)
+    return Profile(
+        first_name=_open(keys, "first_name", row.first_name_enc),
+        last_name=_open(keys, "last_name", row.last_name_enc),
+        date_of_birth=_open(keys, "date_of_birth", row.date_of_birth_enc),
+        pan_number=_open(keys, "pan_number", row.pan_number_enc),
+        aadhaar_last4=_open(keys, "aadhaar_last4", row.aadhaar_last4_enc),
+        address=None if address is None else msgspec.json.decode(address, type=Address),
+        phone=_open(keys, "phone", row.phone_enc),
+        email=row.email,
+        avatar_url=row.avatar_url,
+        updated_at=row.profile_updated_at,
+    )
+
+
+def _open(keys: UserKeys, name: str, sealed: Sealed | None) -> str | None:
+    return None if sealed is None else keys.open(PROFILE_FIELDS[name], sealed).reveal()
+
+
+def _masked(row: ProfileRow) -> Profile:
+    def hidden(sealed: Sealed | None) -> str | None:
+        return None if sealed is None else masks.UNREADABLE
+
+    unreadable = masks.UNREADABLE
+    return Profile(
+        first_name=hidden(row.first_name_enc),
+        last_name=hidden(row.last_name_enc),
+        date_of_birth=hidden(row.date_of_birth_enc),
+        pan_number=hidden(row.pan_number_enc),
+        aadhaar_last4=hidden(row.aadhaar_last4_enc),
+        address=None if row.address_enc is None else Address(unreadable, unreadable, unreadable, unreadable),
+        phone=hidden(row.phone_enc),
+        email=None if row.email is None else masks.email(row.email),
+        avatar_url=None if row.avatar_url is None else masks.url(row.avatar_url),
+        updated_at=row.profile_updated_at,
+    )
+
+
+async def update_profile(
+    db: Db, keyring: Keyring, user_id: UUID, patch: ProfilePatch, actor: Actor, *, if_match: Sequence[int] | None = None
+) -> tuple[Me, int]:
+    """Merge `patch` into the profile and return the user as GET shows it, with its version.
+
+    A patch that changes nothing writes only the audit row of its own read. Raises UnknownUser, AccountErased,
+    VersionMismatch, AccountNotActive, IdentityLocked, ValidationFailed, PiiUnavailable and KeysUnavailable.
+    """
+    given = profiles.validated(patch)
+    with telemetry.span("user.update_profile"):
+        async with db.begin() as tx:
+            user = await lock_user(tx, user_id)
+            if if_match is not None and user.version not in if_match:
+                raise VersionMismatch
+            refuse_inactive(user)
+            row = await queries.get_profile(tx, user_id=user_id)
+            changed = _changed(row, user_keys(keyring, row), given)
+            if user.kyc_status in ("pending", "in_review", "approved") and not profiles.IDENTITY_FIELDS.isdisjoint(
+                changed
+            ):
+                raise IdentityLocked
+            read = Change(action="profile.read", user_id=user_id, resource="user_profiles", new=READ)
+            row = await _save(tx, keyring, row, changed, actor, read)
+        if changed:
+            telemetry.metrics.profile_updated()
+    return open_me(row, keyring), row.version
+
+
+def _changed(row: ProfileRow, keys: UserKeys, given: dict[str, object]) -> dict[str, object]:
+    """Those of the given members whose value differs from the stored one; the address merged and complete."""
+    changed: dict[str, object] = {}
+    for name, value in given.items():
+        try:
+            old = row.avatar_url if name == "avatar_url" else _open(keys, name, getattr(row, f"{name}_enc"))
+            readable = True
+        except OpenFailed as failure:
+            if failure.reason == "keys_unavailable":
+                raise KeysUnavailable from failure
+            old, readable = None, False
+        if name == "address" and value is not None:
+            part = cast("dict[str, object]", value)
+            if not readable and not profiles.replaces_whole_address(part):
+                raise PiiUnavailable
+            merged = profiles.merge({} if old is None else _without_nulls(old), part)
+            address = profiles.complete_address(cast("dict[str, object]", merged))
+            value = msgspec.json.encode(address).decode()
+        if not readable or value != old:
+            changed[name] = value
+    return changed
+
+
+def _without_nulls(address: str) -> dict[str, object]:
+    decoded = msgspec.json.decode(address, type=dict[str, object])
+    return {part: value for part, value in decoded.items() if value is not None}
+
+
+async def fill_emails(tx: Conn, keyring: Keyring, emails: dict[UUID, str], actor: Actor) -> None:
+    """Give users that were created without an address (by a token or a deactivation) the one that Auth knows."""
+    for user_id in await queries.list_without_email(tx, user_ids=sorted(emails)):
+        await lock_user(tx, user_id)
+        row = await queries.get_profile(tx, user_id=user_id)
+        if row.email is None and row.erased_at is None:
+            await _save(tx, keyring, row, {"email": emails[user_id]}, actor)
+
+
+async def _save(
+    tx: Conn, keyring: Keyring, row: ProfileRow, changed: dict[str, object], actor: Actor, *also: Change
+) -> ProfileRow:
+    """Seal and write the changed members with their audit row and event; `also` is recorded with them."""
+    if not changed:
+        await record(tx, *also, actor=actor)
+        return row
+    key_rows = await _working_keys(tx, keyring, row, changed)
+    keys = keyring.unlock(row.id, key_rows)
+    columns: dict[str, object] = {}
+    old: dict[str, object] = {}
+    new: dict[str, object] = {}
+    for name, value in changed.items():
+        text = None if value is None else str(value)
+        if name in PROFILE_FIELDS:
+            field = PROFILE_FIELDS[name]
+            # The old ciphertext is copied unopened: a value that cannot be read can still be replaced.
+            old[name] = getattr(row, f"{name}_enc")
+            new[name] = columns[f"{name}_enc"] = None if text is None else keys.seal(field, text)
+            if field.indexed:
+                columns[f"{name}_index"] = None if text is None else keyring.blind_index(field, text)
+        else:
+            field = pii.EMAIL if name == "email" else pii.AVATAR_URL
+            before = getattr(row, name)
+            old[name] = None if before is None else keys.seal(field, before)
+            new[name] = None if text is None else keys.seal(field, text)
+            columns[name] = text
+    at = now()
+    after = replace(
+        row,
+        **columns,
+        updated_at=at,
+        profile_updated_at=at,
+        version=row.version + 1,
+        key_classes=[key.retention_class for key in key_rows],
+        key_versions=[key.version for key in key_rows],
+        key_epochs=[key.epoch for key in key_rows],
+        key_wraps=[key.wrapped for key in key_rows],
+    )
+    await queries.save_profile(tx, profile=_values(after), version=row.version)
+    updated = Change(
+        action="profile.updated",
+        user_id=row.id,
+        resource="user_profiles",
+        old=old,
+        new=new,
+        event=UserUpdated(
+            event_id=new_event_id(),
+            occurred_at=at,
+            user_id=row.id,
+            version=after.version,
+            changed_fields=sorted(changed),
+        ),
+    )
+    await record(tx, updated, *also, actor=actor)
+    return after
+
+
+async def _working_keys(tx: Conn, keyring: Keyring, row: ProfileRow, changed: Mapping[str, object]) -> list[UserKeyRow]:
+    """The user's keys, with a new version for each class among the changed whose own key is lost or broken.
+
+    Without it a user whose key is damaged could not even replace what nobody can read any more.
+    """
+    rows = user_key_rows(row)
+    keys = keyring.unlock(row.id, rows)
+    classes: set[pii.RetentionClass] = {PROFILE_FIELDS.get(name, pii.EMAIL).retention for name in changed}
+    fresh: list[UserKeyRow] = []
+    for retention in sorted(classes):
+        if not keys.works(retention):
+            # Never 1 again: the first key was that, and may come back from a backup.
+            version = max(keys.newest_version(retention), 1) + 1
+            fresh += keyring.new_user_keys(row.id, (retention,), version=version)
+    if fresh:
+        log.error("user_key_replaced", user_id=row.id, count=len(fresh))
+        await queries.add_user_keys(tx, keys=fresh)
+    return rows + fresh
+
+
+def _values(row: ProfileRow) -> queries.ProfileValues:
+    return queries.ProfileValues(
+        user_id=row.id,
+        first_name_enc=row.first_name_enc,
+        last_name_enc=row.last_name_enc,
+        date_of_birth_enc=row.date_of_birth_enc,
+        pan_number_enc=row.pan_number_enc,
+        aadhaar_last4_enc=row.aadhaar_last4_enc,
+        address_enc=row.address_enc,
+        phone_enc=row.phone_enc,
+        email=row.email,
+        avatar_url=row.avatar_url,
+        pan_number_index=row.pan_number_index,
+        phone_index=row.phone_index,
+        updated_at=row.profile_updated_at,
+    )
+
+
+async def keys_of(tx: Conn, keyring: Keyring, user_id: UUID) -> UserKeys:
+    """The keys of one user, for other domains that seal something under them."""
+    return user_keys(keyring, await queries.get_profile(tx, user_id=user_id))
