@@ -2,7 +2,7 @@
 
 from hypothesis import settings
 
-pytest_plugins = ["tests.servers", "tests.databases", "tests.service"]
+pytest_plugins = ["tests.servers", "tests.databases", "tests.service", "tests.stores"]
 
 # A busy machine is no failure: what is slow shows in the benchmarks.
 settings.register_profile("usercore", deadline=None)

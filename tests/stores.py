@@ -1,0 +1,152 @@
+"""Everything that a running service leaves somewhere, read as it lies there: the places that a sweep searches."""
+
+from collections.abc import Callable, Generator, Iterable
+from pathlib import Path
+from typing import cast
+
+import pytest
+import redis.asyncio
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from tests.canary import Place
+from tests.chaos.programs import read_topics
+from usercore import kafka
+from usercore.db import Conn
+from usercore.devstack.kafka import Kafka
+from usercore.devstack.provision import TOPICS
+from usercore.devstack.redis import Redis
+from usercore.settings import Settings
+
+# Partitions as the tables that they are; a partitioned table holds nothing itself. Binary columns as their bytes,
+# all others as text.
+_COLUMNS = """
+select
+    format('%I.%I.%I', n.nspname, c.relname, a.attname) as name,
+    format(
+        case when coalesce(nullif(t.typbasetype, 0), t.oid) = 'bytea'::regtype
+        then 'select %1$I::bytea as data from %2$I.%3$I where %1$I is not null'
+        else 'select convert_to(%1$I::text, ''UTF8'') as data from %2$I.%3$I where %1$I is not null' end,
+        a.attname, n.nspname, c.relname
+    ) as query
+from pg_catalog.pg_class c
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+join pg_catalog.pg_type t on t.oid = a.atttypid
+where c.relkind in ('r', 'm', 'f') and n.nspname not like 'pg\\_%' and n.nspname <> 'information_schema'
+order by 1
+"""
+
+
+async def postgres_places(owner: Conn) -> list[Place]:
+    """Every column of every table that is there, whatever schema it is in."""
+    found: list[Place] = []
+    for column in await owner.fetch(_COLUMNS):
+        values = [bytes(row["data"]) for row in await owner.fetch(column["query"])]
+        found.append(Place("postgres", column["name"], b"\n".join(values)))
+    return found
+
+
+async def redis_places(url: str) -> list[Place]:
+    """Every key with its value, of whatever type."""
+    client = redis.asyncio.Redis.from_url(url)
+    found: list[Place] = []
+    try:
+        async for key in client.scan_iter():
+            name = repr(key)[1:]
+            found += [Place("redis", f"key {name}", key), Place("redis", f"value of {name}", await _value(client, key))]
+    finally:
+        await client.aclose()
+    return found
+
+
+async def _value(client: redis.asyncio.Redis, key: bytes) -> bytes:
+    kind = cast("bytes", await client.type(key)).decode()
+    read = {
+        "none": ["exists", key],
+        "string": ["get", key],
+        "list": ["lrange", key, 0, -1],
+        "set": ["smembers", key],
+        "zset": ["zrange", key, 0, -1],
+        "hash": ["hgetall", key],
+        "stream": ["xrange", key, "-", "+"],
+    }[kind]
+    return b"\n".join(_flat(await client.execute_command(*read)))
+
+
+def _flat(value: object) -> Iterable[bytes]:
+    if isinstance(value, bytes):
+        yield value
+    elif isinstance(value, dict):
+        for pair in cast("dict[object, object]", value).items():
+            yield from _flat(pair)
+    elif isinstance(value, list | tuple | set):
+        for item in cast("Iterable[object]", value):
+            yield from _flat(item)
+
+
+async def topics_of(settings: Settings) -> list[str]:
+    """Every topic that the cluster has, its own ones too."""
+    client = kafka.consumer(settings, group=None)
+    await client.start()
+    try:
+        return sorted(cast("set[str]", await client.topics()))
+    finally:
+        await client.stop()
+
+
+async def kafka_places(settings: Settings) -> list[Place]:
+    """Key, value and each header of every record."""
+    found: list[Place] = []
+    for record in await read_topics(settings, *await topics_of(settings)):
+        name = f"{record.topic} {record.partition}:{record.offset}"
+        found.append(Place("kafka", f"{name} key", record.key or b""))
+        found.append(Place("kafka", f"{name} value", record.value or b""))
+        for header, value in record.headers:
+            found.append(Place("kafka", f"{name} header {header}", header.encode() + b"\n" + value))
+    return found
+
+
+class SpanReceiver:
+    """An OTLP receiver over HTTP: keeps what is exported as it came."""
+
+    def __init__(self) -> None:
+        self.places: list[Place] = []
+        app = web.Application()
+        app.router.add_post("/v1/traces", self._take)
+        self._server = TestServer(app)
+
+    async def __aenter__(self) -> "SpanReceiver":
+        await self._server.start_server()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._server.close()
+
+    @property
+    def endpoint(self) -> str:
+        return str(self._server.make_url("")).rstrip("/")
+
+    async def _take(self, request: web.Request) -> web.Response:
+        # aiohttp has undone a compression by here. Strings lie in protobuf as they are.
+        sent = b"\n".join(name + b": " + value for name, value in request.raw_headers)
+        self.places.append(Place("spans", f"export {len(self.places)}", sent + b"\n\n" + await request.read()))
+        return web.Response(content_type="application/x-protobuf")
+
+
+@pytest.fixture
+def mock_kafka(server_home: Callable[[str], Path], environ: dict[str, str]) -> Generator[Kafka]:
+    """For one test alone, so that everything on its topics is that test's; up in half a second."""
+    server = Kafka(server_home("kafka"), kind="mock")
+    server.start()
+    server.create_topics(TOPICS)
+    environ["KAFKA_BROKERS"] = server.brokers
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def own_redis(fresh_redis: Callable[[], Redis], environ: dict[str, str]) -> Redis:
+    server = fresh_redis()
+    environ["REDIS_URL"] = server.url
+    return server
