@@ -117,10 +117,16 @@ async def claim(tx: Conn, keyring: Keyring, attempt: Attempt | None) -> Answer |
 
 
 async def keep(tx: Conn, keyring: Keyring, attempt: Attempt | None, answer: Answer) -> Answer:
-    """Keep the answer for whoever repeats the request, sealed under the subject's own key."""
+    """Keep the answer for whoever repeats the request, sealed under the subject's own key.
+
+    Raises KeysUnavailable when that key cannot be had or is broken: the answer could not be given again.
+    """
     if attempt is not None:
         keys = keyring.unlock(attempt.sub, await list_subject_keys(tx, sub=attempt.sub))
-        sealed = keys.seal(pii.IDEMPOTENT_BODY, msgspec.json.encode(answer).decode())
+        try:
+            sealed = keys.seal(pii.IDEMPOTENT_BODY, msgspec.json.encode(answer).decode())
+        except OpenFailed as failure:
+            raise KeysUnavailable from failure
         await set_answer(tx, attempt=attempt, body_enc=sealed)
     return answer
 

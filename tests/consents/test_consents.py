@@ -120,6 +120,16 @@ async def test_a_refusal_is_given_again_too(client: Client) -> None:
     assert (await say(asha, False, key="k-2")).status == 201
 
 
+async def test_a_broken_key_keeps_no_answers(client: Client, owner: Conn) -> None:
+    asha = client.user()
+    await asha.get()
+    await owner.execute("update user_keys set wrapped = sha256(wrapped) where user_id = $1", asha.id)
+    reply = await say(asha, True, key="k-1")
+    assert (reply.status, reply.code) == (503, "keys_unavailable")
+    assert "consent.granted" not in await actions_of(owner, asha.id)
+    assert (await say(asha, True)).status == 201
+
+
 async def test_duplicates_at_once_have_one_effect(client: Client, owner: Conn) -> None:
     asha = client.user()
     await asha.get()
