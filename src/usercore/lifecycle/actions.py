@@ -123,7 +123,8 @@ async def _place_auth_hold(tx: Conn, keyring: Keyring, event: AuthAccountDeactiv
         await lock_user(tx, event.auth_id)
     except AccountErased:
         return False
-    keys = await keys_of(tx, keyring, event.auth_id)
+    # Also a user whose key is broken is frozen: an error here would stop the partition for everybody behind it.
+    keys = await keys_of(tx, keyring, event.auth_id, pii.HOLD_NOTE.retention)
     note = keys.seal(pii.HOLD_NOTE, event.reason) if event.reason else None
     hold = NewHold(
         id=new_event_id(),

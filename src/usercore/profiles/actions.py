@@ -1,6 +1,6 @@
 """Verbs of profiles: read with audit, update. Transactions begin and end here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import cast
 from uuid import UUID
 
@@ -208,7 +208,9 @@ async def _save(
     if not changed:
         await record(tx, *also, actor=actor)
         return row
-    key_rows = await _working_keys(tx, keyring, row, changed)
+    key_rows = await _working_keys(
+        tx, keyring, row, {PROFILE_FIELDS.get(name, pii.EMAIL).retention for name in changed}
+    )
     keys = keyring.unlock(row.id, key_rows)
     columns: dict[str, object] = {}
     old: dict[str, object] = {}
@@ -259,14 +261,15 @@ async def _save(
     return after
 
 
-async def _working_keys(tx: Conn, keyring: Keyring, row: ProfileRow, changed: Mapping[str, object]) -> list[UserKeyRow]:
-    """The user's keys, with a new version for each class among the changed whose own key is lost or broken.
+async def _working_keys(
+    tx: Conn, keyring: Keyring, row: ProfileRow, classes: Collection[pii.RetentionClass]
+) -> list[UserKeyRow]:
+    """The user's keys, with a new version for each of these classes whose own key is lost or broken.
 
     Without it a user whose key is damaged could not even replace what nobody can read any more.
     """
     rows = user_key_rows(row)
     keys = keyring.unlock(row.id, rows)
-    classes: set[pii.RetentionClass] = {PROFILE_FIELDS.get(name, pii.EMAIL).retention for name in changed}
     fresh: list[UserKeyRow] = []
     for retention in sorted(classes):
         if not keys.works(retention):
@@ -297,6 +300,7 @@ def _values(row: ProfileRow) -> queries.ProfileValues:
     )
 
 
-async def keys_of(tx: Conn, keyring: Keyring, user_id: UUID) -> UserKeys:
-    """The keys of one user, for other domains that seal something under them."""
-    return user_keys(keyring, await queries.get_profile(tx, user_id=user_id))
+async def keys_of(tx: Conn, keyring: Keyring, user_id: UUID, retention: pii.RetentionClass) -> UserKeys:
+    """The keys of one user, for other domains that seal something of this class; whoever calls has locked the user."""
+    row = await queries.get_profile(tx, user_id=user_id)
+    return keyring.unlock(user_id, await _working_keys(tx, keyring, row, [retention]))
