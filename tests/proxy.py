@@ -6,7 +6,10 @@ from contextlib import asynccontextmanager
 
 
 class Proxy:
-    """Forwards to one server. `swallow` forwards requests and drops answers; `cut` ends all connections at once."""
+    """Forwards to one server. `swallow` forwards requests and drops answers; `cut` ends all connections at once.
+
+    `lose_answer` cuts when the next answer comes, and drops it.
+    """
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
@@ -14,6 +17,7 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.swallow = False
+        self.lose_answer = False
         self.refuse = False
         self.delay_s = 0.0
         self.answers = 0
@@ -67,6 +71,10 @@ class Proxy:
             while data := await reader.read(65536):
                 if answers:
                     self.answers += 1
+                    if self.lose_answer:
+                        self.lose_answer = False
+                        self.cut()
+                        return
                     if self.delay_s:
                         await asyncio.sleep(self.delay_s)
                     if self.swallow:
