@@ -1,17 +1,18 @@
 """One request as the edge knows it: its ids, its caller, where it comes from; and Litestar's Request on top of it."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, cast
 
 import msgspec
-from litestar import Request
+from litestar import Request, Response
 from litestar.connection.base import empty_receive, empty_send
 from litestar.datastructures import State
 from litestar.types import Receive, Scope, Send
 
+from usercore.answers import JsonAnswer
 from usercore.auth import Principal
 from usercore.errors import BodyTooLarge, Forbidden, MalformedBody
 from usercore.operations import Rule
@@ -159,6 +160,35 @@ class EdgeRequest(Request[Principal | None, None, State]):
             raise body_error(error, body) from None
         except (ValueError, RecursionError):
             raise MalformedBody() from None
+
+
+Direct = Callable[["EdgeRequest"], Coroutine[Any, Any, JsonAnswer[Any]]]
+
+
+def direct(rule: Rule, values: Mapping[str, object]) -> Direct | None:
+    """A call of the rule's handler past Litestar, which takes 30 µs to find its arguments anew for each request.
+
+    For an asynchronous handler that takes the request, its JSON body and `values`, and returns a JsonAnswer or what
+    becomes one; None for any other.
+    """
+    signature = rule.handler.parsed_fn_signature
+    names, returned = set(signature.parameters), signature.return_type
+    foreign = returned.is_subclass_of(Response) and not returned.is_subclass_of(JsonAnswer)
+    if rule.handler.has_sync_callable or foreign or "request" not in names or names - {"request", "data", *values}:
+        return None
+    call, status, decodes = rule.handler.fn, rule.handler.status_code, rule.decoder is not None
+    given = {name: values[name] for name in names & values.keys()}
+
+    async def answer(request: EdgeRequest) -> JsonAnswer[Any]:
+        if decodes:
+            found: object = await call(request=request, data=await request.json(), **given)
+        else:
+            found = await call(request=request, **given)
+        return (
+            cast("JsonAnswer[Any]", found) if isinstance(found, JsonAnswer) else JsonAnswer(found, status_code=status)
+        )
+
+    return answer
 
 
 def call_of(request: Request[Any, Any, Any]) -> Call:

@@ -17,7 +17,7 @@ from opentelemetry.trace import Status, StatusCode
 
 from usercore import logs, ratelimit, telemetry
 from usercore.auth import Authenticator, Principal
-from usercore.calls import CALL, Call, ClientGone, Proxies
+from usercore.calls import CALL, Call, ClientGone, EdgeRequest, Proxies, direct
 from usercore.errors import (
     PROBLEM_MEDIA_TYPE,
     BodyTooLarge,
@@ -66,7 +66,9 @@ class Edge:
         trusted_proxies: Sequence[Network],
         document: Document,
         limits: Mapping[str, Limit],
+        values: Mapping[str, object],
     ) -> None:
+        """`values` are what the app's dependencies give: the same to every request."""
         self.litestar = app
         self.document = document
         self._authenticator = authenticator
@@ -75,6 +77,7 @@ class Edge:
         self._limits = limits
         # Handlers are not hashable; they live as long as the app, so their id names them.
         self._rules = {id(handler): rule_of(route, handler) for route, handler in handlers_of(app)}
+        self._direct = {id(rule.handler): direct(rule, values) for rule in self._rules.values()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -145,7 +148,12 @@ class Edge:
                 if rule.media_types is not None:
                     _check_content_type(call, rule.media_types)
                 call.rule = rule
-                await handle(cast("Scope", scope), receive, send)
+                direct = self._direct[id(rule.handler)]
+                if direct is None:
+                    await handle(cast("Scope", scope), receive, send)
+                else:
+                    answer = await direct(EdgeRequest(cast("Scope", scope), receive, send))
+                    await answer(cast("Scope", scope), receive, send)
             except ClientGone:
                 call.status = 499
             except Exception as exception:

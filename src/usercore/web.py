@@ -117,4 +117,5 @@ def _edge(
         trusted_proxies=settings.trusted_proxies,
         document=document,
         limits=limits or {},
+        values={name: provide.dependency() for name, provide in (dependencies or {}).items()},
     )
