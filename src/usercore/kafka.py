@@ -1,13 +1,17 @@
 """Kafka clients as this service uses them: acknowledged by all replicas, idempotent, with bounded waits."""
 
+import asyncio
 import ssl
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 from aiokafka.errors import KafkaError
 
+from usercore import telemetry
 from usercore.db import outside_transaction
 from usercore.settings import Settings
+
+log = telemetry.logger(__name__)
 
 Record = ConsumerRecord[bytes, bytes]
 """A record as it lies on the topic: we decode, not the client."""
@@ -16,6 +20,8 @@ SEND_TIMEOUT_S = 10.0
 """A record that is not acknowledged by then counts as not sent, and is sent again."""
 REQUEST_TIMEOUT_MS = 5_000
 START_TIMEOUT_S = 15.0
+STOP_TIMEOUT_S = 3.0
+"""What a client still has to send by then is in the outbox, or on its topic, and is sent again."""
 LARGEST_RECORD = 16 * 1024 * 1024
 """The topic decides what is too large, not the client: a dead letter is as large as what somebody else could send."""
 
@@ -66,3 +72,28 @@ def consumer(settings: Settings, *topics: str, group: str | None, from_beginning
         session_timeout_ms=settings.kafka_session_timeout_ms,
         heartbeat_interval_ms=settings.kafka_session_timeout_ms // 4,
     )
+
+
+async def stop(client: AIOKafkaConsumer | AIOKafkaProducer) -> None:
+    """Stop a client, without waiting for a cluster that is away."""
+    try:
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            await client.stop()
+    except AWAY as error:
+        log.warning("kafka_client_not_stopped", error)
+        if isinstance(client, AIOKafkaProducer):
+            await _abandon(client)
+
+
+async def _abandon(producer: AIOKafkaProducer) -> None:
+    """End what aiokafka has no call for: a producer that tries for ever to send what a new one sends as well."""
+    sender = producer._sender.sender_task  # pyright: ignore[reportPrivateUsage]
+    while sender is not None and not sender.done():
+        sender.cancel()  # the first time it goes on to wait for its requests
+        await asyncio.wait([sender], timeout=0.1)
+    # What `stop` still waits for, in a task of its own.
+    accumulator: Any = producer._message_accumulator  # pyright: ignore[reportPrivateUsage]
+    accumulator._pending_batches.update(*accumulator._batches.values())
+    for batch in tuple(accumulator._pending_batches):
+        batch.done_noack()
+    await producer.client.close()

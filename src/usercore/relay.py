@@ -12,6 +12,7 @@ from typing import cast
 from uuid import UUID
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
 
 from usercore import kafka, loops, telemetry
 from usercore.db import Conn, Db, Sql, network_allowed
@@ -83,15 +84,19 @@ class Relay:
             return 0
         producer = await self._started_producer()
         published = 0
+        failure: BaseException | None = None
         for start in range(0, len(shards), SHARDS_AT_ONCE):
             some = shards[start : start + SHARDS_AT_ONCE]
             results = await asyncio.gather(
                 *(self._publish_shard(producer, shard) for shard in some), return_exceptions=True
             )
-            for result in results:
-                if isinstance(result, BaseException):
-                    raise result
-                published += result
+            failure = failure or next((result for result in results if isinstance(result, BaseException)), None)
+            through = sum(result for result in results if isinstance(result, int))
+            published += through
+            if failure is not None and not through:
+                break  # it is not one topic, it is Kafka
+        if failure is not None:
+            raise failure
         return published
 
     async def _publish_shard(self, producer: AIOKafkaProducer, shard: int) -> int:
@@ -115,7 +120,7 @@ class Relay:
                 async with asyncio.timeout(kafka.START_TIMEOUT_S):
                     await producer.start()
             except BaseException:
-                await _stop(producer)
+                await kafka.stop(producer)
                 raise
             self._producer = producer
         return self._producer
@@ -124,41 +129,52 @@ class Relay:
         """A new producer after any failure: one that lost its sequence never recovers (aiokafka issue 1017)."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            await _stop(producer)
+            await kafka.stop(producer)
 
 
 async def publish(producer: AIOKafkaProducer, rows: Sequence[WaitingRow]) -> tuple[list[int], Exception | None]:
     """Send the rows; the ids that may be deleted, and the first failure.
 
-    A row that follows a failed one of the same user stays even when it was acknowledged, so that the user's events are
-    sent again in their order.
+    What follows a failed row of the same user stays, even when it was acknowledged, so that the user's events are sent
+    again in their order. A topic that cannot be had holds up the users who have an event for it and nobody else.
     """
-    sent: list[asyncio.Future[object]] = []
+    sent: dict[int, asyncio.Future[object]] = {}
+    held_up: set[UUID] = set()
+    refused: set[str] = set()
     failure: Exception | None = None
     try:
         async with asyncio.timeout(kafka.SEND_TIMEOUT_S):
             for row in rows:
-                key, value = str(row.user_id).encode(), row.payload.encode()
-                sent.append(
-                    cast("asyncio.Future[object]", await producer.send(row.topic, value, key=key, headers=headers(row)))
-                )
+                if row.user_id in held_up or row.topic in refused:
+                    held_up.add(row.user_id)
+                    continue
+                try:
+                    sent[row.id] = await _send(producer, row)
+                except KafkaError as error:
+                    failure = failure or error
+                    held_up.add(row.user_id)
+                    refused.add(row.topic)
             if sent:
-                await asyncio.wait(sent)
-    except kafka.AWAY as error:
-        failure = error
+                await asyncio.wait(sent.values())
+    except (OSError, TimeoutError) as error:
+        failure = failure or error
     acknowledged: list[int] = []
-    failed_users: set[UUID] = set()
-    for position, row in enumerate(rows):
-        future = sent[position] if position < len(sent) else None
-        if future is not None and future.done() and not future.cancelled() and future.exception() is None:
-            if row.user_id not in failed_users:
-                acknowledged.append(row.id)
-            continue
-        failed_users.add(row.user_id)
-        if future is not None and future.done() and not future.cancelled():
-            error = future.exception()
+    held_up.clear()
+    for row in rows:
+        future = sent.get(row.id)
+        if future is None or not future.done() or future.cancelled():
+            held_up.add(row.user_id)
+        elif error := future.exception():
             failure = failure or (error if isinstance(error, Exception) else None)
+            held_up.add(row.user_id)
+        elif row.user_id not in held_up:
+            acknowledged.append(row.id)
     return acknowledged, failure
+
+
+async def _send(producer: AIOKafkaProducer, row: WaitingRow) -> asyncio.Future[object]:
+    key, value = str(row.user_id).encode(), row.payload.encode()
+    return cast("asyncio.Future[object]", await producer.send(row.topic, value, key=key, headers=headers(row)))
 
 
 def headers(row: OutboxRow) -> list[tuple[str, bytes]]:
@@ -175,12 +191,3 @@ def headers(row: OutboxRow) -> list[tuple[str, bytes]]:
     if row.traceparent is not None:
         found.append(("traceparent", row.traceparent.encode()))
     return found
-
-
-async def _stop(producer: AIOKafkaProducer) -> None:
-    """Stop without waiting for a cluster that is away: what was not acknowledged is still in the outbox."""
-    try:
-        async with asyncio.timeout(kafka.SEND_TIMEOUT_S):
-            await producer.stop()
-    except kafka.AWAY as error:
-        log.warning("producer_stop_failed", error)
