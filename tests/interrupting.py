@@ -223,8 +223,8 @@ class Killers:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
-    async def awaits(self, order: Order) -> list[int]:
-        """The suspensions at which to kill: one for each await of our own code.
+    async def awaits(self, order: Order) -> list[tuple[int, str]]:
+        """The suspensions at which to kill, and where they are: one for each await of our own code.
 
         A new process has new connections, on which a statement is prepared and its types are asked for before it runs:
         several suspensions, of which the last one changes something.
@@ -232,7 +232,7 @@ class Killers:
         code, sites = await self._run(order)
         assert code == 0, code
         numbered = enumerate(sites, 1)
-        return [[at for at, _ in group][-1] for _, group in groupby(numbered, key=lambda entry: entry[1])]
+        return [list(group)[-1] for _, group in groupby(numbered, key=lambda entry: entry[1])]
 
     async def kill(self, order: Order) -> None:
         code, _ = await self._run(order)
