@@ -24,6 +24,8 @@ LANES = 2
 """Connections. A second one keeps PostgreSQL busy while we decode the first one's rows; a third measured no gain."""
 LARGEST_BATCH = 64
 """Readers a statement: beyond it latency grows and throughput does not."""
+SECOND_LANE_AT = 24
+"""Readers that wait before another lane joins one that is busy: half of a statement's cost is the statement itself."""
 QUEUE_BOUND = 2048
 """Readers that may wait. Beyond it the answer is 503 at once, which is better than a time-out later."""
 PATIENCE_S = 3.0
@@ -60,7 +62,7 @@ class Batcher(Generic[Q, R]):
             raise AuditUnavailable()
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, future))
-        if self._idle:
+        if self._idle and (len(self._idle) == LANES or len(self._waiting) >= SECOND_LANE_AT):
             # A fresh context: the lane outlives the request that happened to wake it.
             task = asyncio.get_running_loop().create_task(self._drain(self._idle.pop()), context=contextvars.Context())
             self._draining.add(task)

@@ -167,9 +167,9 @@ def audit_row(change: Change, actor: Actor, at: datetime | None = None) -> Audit
         actor.request_id,
         actor.trace_id,
         leaf_hash(
-            event_id,
-            change.user_id,
-            actor.id,
+            event_id.bytes,
+            change.user_id.bytes,
+            actor.id.bytes if actor.id is not None else None,
             actor.kind,
             actor.client,
             change.action,
@@ -177,7 +177,7 @@ def audit_row(change: Change, actor: Actor, at: datetime | None = None) -> Audit
             old,
             new,
             actor.ip_mac,
-            timestamp,
+            microseconds(timestamp),
             actor.scope,
             actor.purpose,
             actor.request_id,
@@ -204,18 +204,15 @@ _MICROSECOND = timedelta(microseconds=1)
 _canonical = msgspec.msgpack.Encoder()
 
 
-def leaf_hash(*fields: str | bytes | UUID | datetime | None) -> bytes:
+def microseconds(at: datetime) -> int:
+    """Since 1970: exact, whatever time zone a session shows."""
+    return (at - _EPOCH) // _MICROSECOND
+
+
+def leaf_hash(*fields: str | bytes | int | None) -> bytes:
     """SHA-256 of the leaf's canonical bytes, domain-separated from inner nodes as in RFC 9162, section 2.1.1.
 
     The bytes are a MessagePack array in shortest forms: text as str, digests and the 16 bytes of a UUID as bin, absent
-    as nil, and times as microseconds since 1970, which are exact whatever time zone a session shows.
+    as nil, the time as microseconds since 1970.
     """
-    return hashlib.sha256(b"\x00" + _canonical.encode([_plain(field) for field in fields])).digest()
-
-
-def _plain(field: str | bytes | UUID | datetime | None) -> str | bytes | int | None:
-    if isinstance(field, UUID):
-        return field.bytes
-    if isinstance(field, datetime):
-        return (field - _EPOCH) // _MICROSECOND
-    return field
+    return hashlib.sha256(b"\x00" + _canonical.encode(fields)).digest()
