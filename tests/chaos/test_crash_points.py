@@ -1,14 +1,11 @@
 """Workers killed at one exact moment each: between a change and what says that it was made."""
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
-
-import asyncpg
 
 from tests.chaos.auth_events import AuthService, created
 from tests.chaos.conftest import Start
 from tests.chaos.kafka_proxy import proxy_to_kafka
+from tests.chaos.locks import LOCKS_WAITED_FOR, SHARDS_HELD, becomes, holding
 from tests.chaos.programs import decoded, progress, read_topics
 from tests.databases import DatabaseUrls
 from tests.waiting import eventually
@@ -21,35 +18,6 @@ from usercore.settings import Settings
 from usercore.users.actions import create_user
 
 SHORT_SESSION = {"KAFKA_SESSION_TIMEOUT_MS": "1000"}
-WAITING = """
-    select count(*) from pg_locks l join pg_stat_activity a using (pid)
-    where a.datname = current_database() and not l.granted
-"""
-SHARD_LOCKS = """
-    select count(*) from pg_locks l join pg_database d on d.oid = l.database
-    where d.datname = current_database() and l.locktype = 'advisory' and l.classid = 1869968498
-"""
-
-
-@asynccontextmanager
-async def holding(database: DatabaseUrls, statement: str) -> AsyncGenerator[None]:
-    """What the statement locks stays locked until the end."""
-    conn: Conn = await asyncpg.connect(database.owner)
-    transaction = conn.transaction()
-    await transaction.start()
-    await conn.execute(statement)
-    try:
-        yield
-    finally:
-        await transaction.rollback()
-        await conn.close()
-
-
-async def becomes(owner: Conn, statement: str, count: int, *arguments: object) -> None:
-    async def counted() -> bool:
-        return await owner.fetchval(statement, *arguments) == count
-
-    await eventually(counted, why=statement)
 
 
 async def creations(settings: Settings, user_id: UUID) -> list[str]:
@@ -77,7 +45,7 @@ async def test_a_consumer_killed_in_its_transaction(
     async with progress(on_kafka) as consumed:
         async with holding(database, "lock table notification_prefs in share mode"):
             worker = programs("work", "consumer", **SHORT_SESSION)
-            await becomes(owner, WAITING, 1)
+            await becomes(owner, LOCKS_WAITED_FOR, 1)
             worker.kill()
             assert not await consumed.done(), "offsets wait for the transaction"
         assert await owner.fetchval("select count(*) from inbox") == 0
@@ -94,7 +62,7 @@ async def test_a_consumer_killed_before_it_commits_its_offsets(
     async with progress(on_kafka) as consumed, proxy_to_kafka(kafka.brokers) as proxy:
         async with holding(database, "lock table notification_prefs in share mode"):
             worker = programs("work", "consumer", KAFKA_BROKERS=proxy.brokers, **SHORT_SESSION)
-            await becomes(owner, WAITING, 1)
+            await becomes(owner, LOCKS_WAITED_FOR, 1)
             proxy.refuse = True
             proxy.cut()
         await becomes(owner, "select count(*) from inbox where event_id = $1", 1, event.event_id)
@@ -117,9 +85,9 @@ async def test_a_relay_killed_before_kafka_has_it(
         proxy.refuse = True
         proxy.cut()
         await create_user(db, keyring, user_id, None, SYSTEM)
-        await becomes(owner, SHARD_LOCKS, 1)
+        await becomes(owner, SHARDS_HELD, 1)
         worker.kill()
-        await becomes(owner, SHARD_LOCKS, 0)
+        await becomes(owner, SHARDS_HELD, 0)
         assert await owner.fetchval("select count(*) from outbox") == 1
         proxy.refuse = False
         worker.start()
@@ -135,11 +103,11 @@ async def test_a_relay_killed_before_it_forgets_what_kafka_has(
     await create_user(db, keyring, user_id, None, SYSTEM)
     async with holding(database, "select from outbox for update"):
         worker = programs("work", "relay")
-        await becomes(owner, WAITING, 1)
+        await becomes(owner, LOCKS_WAITED_FOR, 1)
         worker.kill()
         first = await creations(on_kafka, user_id)
         assert len(first) == 1, "Kafka has it already"
-    await becomes(owner, SHARD_LOCKS, 0)
+    await becomes(owner, SHARDS_HELD, 0)
     assert await owner.fetchval("select count(*) from outbox") == 1
     worker.start()
     await becomes(owner, "select count(*) from outbox", 0)

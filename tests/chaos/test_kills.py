@@ -19,9 +19,10 @@ from usercore.events import AUTH_CREATED, AUTH_DEACTIVATED, DEAD_LETTERS
 from usercore.kafka import Record
 from usercore.outbox import SYSTEM
 from usercore.pii.keyring import Keyring, UserKeyRow
+from usercore.profiles import actions
+from usercore.profiles.profile import ProfilePatch
 from usercore.settings import load
-from usercore.users import actions
-from usercore.users.profile import ProfilePatch
+from usercore.users.actions import create_user
 
 USERS = 5_000
 SECONDS = 30
@@ -87,7 +88,7 @@ class Writers:
 
     async def run(self) -> None:
         for user_id in self.ids:
-            await actions.create_user(self._db, self._keyring, user_id, f"{user_id}@example.in", SYSTEM)
+            await create_user(self._db, self._keyring, user_id, f"{user_id}@example.in", SYSTEM)
         await asyncio.gather(*map(self._write, self.ids))
 
     async def _write(self, user_id: UUID) -> None:
