@@ -29,6 +29,12 @@ def compare(
     return Result(bench, what, median(values), "/s", against, ratio, f">= {at_least:g}", ratio >= at_least)
 
 
+def cheaper(bench: str, what: str, ours: Sequence[float], rival: str, theirs: Sequence[float]) -> Result:
+    """CPU time of the server's process a request, which other programs on the machine change less than rates."""
+    ratio = median(rival_s / own_s for own_s, rival_s in zip(ours, theirs, strict=True))
+    return Result(bench, what, median(ours), "µs", f"{median(theirs):,.0f} µs {rival}", ratio)
+
+
 def at_least(bench: str, what: str, value: float, unit: str, target: float) -> Result:
     return Result(bench, what, value, unit, f"{target:,g} {unit}", value / target, f">= {target:,g}", value >= target)
 

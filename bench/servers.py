@@ -15,6 +15,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import jwt
+import psutil
 
 from usercore import migrate
 from usercore.devstack import provision
@@ -33,8 +34,6 @@ class Servers:
         self.folder = folder
         self.postgres = Postgres(folder / "postgres")
         self.redis = Redis(folder / "redis")
-        self.postgres.start()
-        self.redis.start()
         provision.make_keys(folder)
         self._signing_key = (folder / "jwt-private.pem").read_text()
 
@@ -51,7 +50,12 @@ class Servers:
         self.postgres.kill()
 
     def environ(self, database: str, *, kafka: bool = False) -> dict[str, str]:
-        """The environment of a service on a fresh, migrated database; Kafka's topics are shared by all of them."""
+        """The environment of a service on a fresh, migrated database; Kafka's topics are shared by all of them.
+
+        Servers that do not run yet are started.
+        """
+        self.postgres.start()
+        self.redis.start()
         self.postgres.create_database(database)
         migrate.apply(self.postgres.owner_url(database), lambda _: None)
         if kafka:
@@ -145,3 +149,9 @@ def ports(count: int) -> Sequence[str]:
     while len(found) < count:
         found.add(str(free_port()))
     return sorted(found)
+
+
+def cpu_s(process: subprocess.Popen[bytes]) -> float:
+    """CPU time that a process has used, in seconds."""
+    times = psutil.Process(process.pid).cpu_times()
+    return times.user + times.system
