@@ -5,7 +5,6 @@ Inside, before padding with zeros to a bucket: length(4) | value in UTF-8.
 """
 
 import os
-import struct
 from typing import NewType
 
 from usercore.errors import OpenFailed
@@ -19,7 +18,6 @@ LARGEST_DOUBLING = 4096  # buckets double up to here and grow by as much from he
 _START = HEADER_BYTES + NONCE_BYTES
 _PREFIX = b"\x01\x01"
 _LENGTH_BYTES = 4
-_unpack_length = struct.Struct(">I").unpack_from
 SMALLEST_SEALED = _START + SMALLEST_BUCKET + TAG_BYTES
 
 
@@ -56,7 +54,7 @@ def seal(cipher: Cipher, head: bytes, aad: bytes, value: str) -> Sealed:
 def unseal(cipher: Cipher, aad: bytes, sealed: bytes) -> Plain:
     """Raises OpenFailed, also for what `seal` does not write under a good tag."""
     padded = cipher.open(sealed[HEADER_BYTES:_START], sealed[_START:], aad)
-    end = _LENGTH_BYTES + _unpack_length(padded)[0]
+    end = _LENGTH_BYTES + int.from_bytes(padded[:_LENGTH_BYTES], "big")
     if end > len(padded):
         raise OpenFailed("unknown_format")
     try:
