@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import asyncpg
 
@@ -29,7 +29,7 @@ SECOND_LANE_AT = 24
 QUEUE_BOUND = 2048
 """Readers that may wait. Beyond it the answer is 503 at once, which is better than a time-out later."""
 PATIENCE_S = 3.0
-"""How long a batch is tried again after a lost connection before its readers get 503."""
+"""How long a reader waits while connections are lost before it gets 503; a batch is tried once, however old it is."""
 RETRY_PAUSE_S = 0.05
 
 
@@ -48,7 +48,7 @@ class Batcher(Generic[Q, R]):
         self._connect = connect
         self._run = run
         self._observe = observe
-        self._waiting: deque[tuple[Q, asyncio.Future[R]]] = deque()
+        self._waiting: deque[_Reader[Q, R]] = deque()
         self._idle = [_Lane() for _ in range(LANES)]
         self._lanes = list(self._idle)
         self._draining: set[asyncio.Task[None]] = set()
@@ -60,11 +60,12 @@ class Batcher(Generic[Q, R]):
         if self._closed or len(self._waiting) >= QUEUE_BOUND:
             self._observe("rejected", 1)
             raise AuditUnavailable()
-        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._waiting.append((request, future))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[R] = loop.create_future()
+        self._waiting.append(_Reader(request, future, loop.time() + PATIENCE_S))
         if self._idle and (len(self._idle) == LANES or len(self._waiting) >= SECOND_LANE_AT):
             # A fresh context: the lane outlives the request that happened to wake it.
-            task = asyncio.get_running_loop().create_task(self._drain(self._idle.pop()), context=contextvars.Context())
+            task = loop.create_task(self._drain(self._idle.pop()), context=contextvars.Context())
             self._draining.add(task)
             task.add_done_callback(self._draining.discard)
         return await future
@@ -87,46 +88,45 @@ class Batcher(Generic[Q, R]):
             try:
                 await self._answer(lane, batch)
             except BaseException:
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(AuditUnavailable())
+                for reader in batch:
+                    if not reader.future.done():
+                        reader.future.set_exception(AuditUnavailable())
                 await lane.drop()
                 self._idle.append(lane)
                 raise
 
-    def _take(self) -> list[tuple[Q, asyncio.Future[R]]]:
-        batch: list[tuple[Q, asyncio.Future[R]]] = []
+    def _take(self) -> "list[_Reader[Q, R]]":
+        batch: list[_Reader[Q, R]] = []
         while self._waiting and len(batch) < LARGEST_BATCH:
-            entry = self._waiting.popleft()
-            if not entry[1].done():  # a reader that was cancelled while it waited reads nothing and leaves no row
-                batch.append(entry)
+            reader = self._waiting.popleft()
+            if not reader.future.done():  # one that was cancelled while it waited reads nothing and leaves no row
+                batch.append(reader)
         return batch
 
-    async def _answer(self, lane: "_Lane", batch: list[tuple[Q, asyncio.Future[R]]]) -> None:
+    async def _answer(self, lane: "_Lane", batch: "list[_Reader[Q, R]]") -> None:
         try:
-            results = await self._try([request for request, _ in batch], lane)
+            results = await self._try([reader.request for reader in batch], lane, batch[0].deadline)
         except Exception as error:
             if len(batch) > 1 and _is_data_error(error):
-                for entry in batch:
-                    await self._answer(lane, [entry])
+                for reader in batch:
+                    await self._answer(lane, [reader])
             else:
                 self._fail(batch, error)
             return
         self._observe("success", len(batch))
-        for (_, future), result in zip(batch, results, strict=True):
-            if not future.done():
-                future.set_result(result)
+        for reader, result in zip(batch, results, strict=True):
+            if not reader.future.done():
+                reader.future.set_result(result)
 
-    def _fail(self, batch: list[tuple[Q, asyncio.Future[R]]], error: Exception) -> None:
+    def _fail(self, batch: "list[_Reader[Q, R]]", error: Exception) -> None:
         self._observe("failure", len(batch))
-        for _, future in batch:
-            if not future.done():
+        for reader in batch:
+            if not reader.future.done():
                 unavailable = AuditUnavailable()
                 unavailable.__cause__ = error
-                future.set_exception(unavailable)
+                reader.future.set_exception(unavailable)
 
-    async def _try(self, requests: list[Q], lane: "_Lane") -> Sequence[R]:
-        deadline = asyncio.get_running_loop().time() + PATIENCE_S
+    async def _try(self, requests: list[Q], lane: "_Lane", deadline: float) -> Sequence[R]:
         while True:
             try:
                 connection = await lane.connection(self._connect)
@@ -141,6 +141,14 @@ class Batcher(Generic[Q, R]):
 def _is_data_error(error: Exception) -> bool:
     """One reader's values caused it (SQLSTATE class 22 or 23, or asyncpg cannot encode them): others are innocent."""
     return isinstance(error, asyncpg.DataError | asyncpg.IntegrityConstraintViolationError | ValueError)
+
+
+class _Reader(NamedTuple, Generic[Q, R]):
+    """Who waits, and until when by the event loop's clock."""
+
+    request: Q
+    future: asyncio.Future[R]
+    deadline: float
 
 
 class _Lane:

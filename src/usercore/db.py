@@ -29,6 +29,7 @@ __all__ = [
 
 ACQUIRE_SECONDS = 2.0  # asyncpg waits for ever by default; a client gets 503 while it still waits for us
 COMMAND_SECONDS = 5.0
+BATCH_SECONDS = 3.0  # a batch takes milliseconds, and those who come meanwhile wait for it and for their own
 MAX_QUERIES = 1_000_000  # asyncpg replaces a connection after 50,000 queries by default: every few seconds under load
 
 # ---------------------------------------------------------------------------------------------------- unavailability
@@ -142,7 +143,7 @@ class Db:
             await asyncpg.connect(
                 self._url,
                 timeout=int(ACQUIRE_SECONDS),
-                command_timeout=COMMAND_SECONDS,
+                command_timeout=BATCH_SECONDS,
                 statement_cache_size=500,
                 max_cached_statement_lifetime=0,
                 max_cacheable_statement_size=0,
@@ -205,6 +206,18 @@ def _is_refused(error: BaseException) -> bool:
     return is_away(error) or isinstance(error, asyncpg.PostgresError)
 
 
+async def _give_back(pool: Pool, conn: PoolConnectionProxy, error: BaseException | None) -> None:
+    if isinstance(error, OSError):
+        # It is lost, or it has not answered in time: to ask it to cancel and to roll back would take as long again.
+        conn.terminate()
+    try:
+        await pool.release(conn, timeout=ACQUIRE_SECONDS)
+    except Exception as failure:
+        # The pool has thrown it away then, and what became of the work is known without it.
+        if not is_away(failure):
+            raise
+
+
 class _Read:
     __slots__ = ("_conn", "_db", "_pool")
 
@@ -216,7 +229,7 @@ class _Read:
         return self._conn
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        await self._pool.release(self._conn, timeout=ACQUIRE_SECONDS)
+        await _give_back(self._pool, self._conn, error)
         if is_away(error):
             raise DatabaseUnavailable from error
 
@@ -233,7 +246,7 @@ class _Begin:
         try:
             await self._transaction.start()
         except BaseException as error:
-            await self._pool.release(self._conn, timeout=ACQUIRE_SECONDS)
+            await _give_back(self._pool, self._conn, error)
             if is_away(error):
                 raise DatabaseUnavailable from error
             raise
@@ -245,19 +258,21 @@ class _Begin:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        lost = error
         try:
             if error is None:
                 await self._transaction.commit()
-            else:
+            elif not isinstance(error, OSError):
                 await self._rollback()
         except Exception as failure:
+            lost = failure
             if is_away(failure):
                 raise DatabaseUnavailable from failure
             raise
         finally:
             self._mark.open = False
             _transaction.set(self._outer)
-            await self._pool.release(self._conn, timeout=ACQUIRE_SECONDS)
+            await _give_back(self._pool, self._conn, lost)
         if is_away(error):
             raise DatabaseUnavailable from error
 
