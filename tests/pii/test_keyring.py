@@ -20,6 +20,7 @@ from usercore.pii.cipher import CipherFactory, CipherName, CryptographyCipher, c
 from usercore.pii.classification import FIELDS, Field
 from usercore.pii.keyring import (
     PURPOSES,
+    REMEMBERED_DATA_KEYS,
     EpochKey,
     EpochState,
     KeyPurpose,
@@ -201,6 +202,49 @@ def test_a_wrap_commits_to_its_data_key():
     assert row.wrapped[62:] not in (data_key, hashlib.sha256(data_key).digest())
     swapped = replace(row, wrapped=row.wrapped[:62] + RING.new_user_keys(USER)[0].wrapped[62:])
     assert reason(lambda: RING.unwrap(USER, swapped)) == "commitment"
+
+
+@pytest.mark.parametrize("column", ["user_id", "retention_class", "version", "epoch", "wrapped"])
+def test_a_remembered_key_is_found_by_the_whole_of_its_wrap_only(column: str):
+    ring = loaded(ROTATED_EPOCHS)
+    identity, contact, _ = ring.new_user_keys(USER, ALL)
+    for row in (identity, contact):
+        assert ring.data_cipher(USER, row) is ring.data_cipher(USER, row)
+    user = OTHER if column == "user_id" else USER
+    other = {"retention_class": "contact", "version": 2, "epoch": 1, "wrapped": contact.wrapped}
+    moved = identity if column == "user_id" else replace(identity, **{column: other[column]})
+    assert reason(lambda: ring.data_cipher(user, moved)) == "wrong_key"
+
+
+def test_remembered_keys_are_few_and_not_for_long():
+    unwrapped: list[UserKeyRow] = []
+
+    class Counting(Keyring):
+        def unwrap(self, user_id: UUID, row: UserKeyRow) -> bytes:
+            unwrapped.append(row)
+            return super().unwrap(user_id, row)
+
+    ring = Counting()
+    ring.install(FIRST_EPOCHS)
+    row, *others = [ring.new_user_keys(USER)[0] for _ in range(REMEMBERED_DATA_KEYS + 1)]
+    for _ in range(3):
+        ring.data_cipher(USER, row)
+    assert len(unwrapped) == 1
+    ring.install(FIRST_EPOCHS)  # as every few seconds
+    ring.data_cipher(USER, row)
+    assert len(unwrapped) == 2
+    for other in others:
+        ring.data_cipher(USER, other)
+    ring.data_cipher(USER, row)
+    assert len(unwrapped) == 2 + len(others) + 1
+
+
+def test_a_remembered_key_ends_with_its_epoch():
+    ring = loaded(ROTATED_EPOCHS)
+    row = loaded().new_user_keys(USER)[0]
+    ring.data_cipher(USER, row)
+    ring.install([each for each in ROTATED_EPOCHS if each.epoch != row.epoch])
+    assert reason(lambda: ring.data_cipher(USER, row)) == "missing_key"
 
 
 def test_data_keys_are_all_different():

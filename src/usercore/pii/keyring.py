@@ -26,6 +26,7 @@ EpochState = Literal["active", "retiring", "retired"]
 
 PURPOSES: tuple[KeyPurpose, ...] = get_args(KeyPurpose)
 REMEMBERED_IPS = 4096  # a client sends many requests, each with an audit row
+REMEMBERED_DATA_KEYS = 4096  # two thousand people who use their app just now; 3 MiB
 COMMITMENT_BYTES = 32  # whole SHA-256: finding one wrap for two keys must cost 2**128, not 2**64
 
 # A wrapped data key: format(1) = 1 | algorithm(1) = 1 | nonce(12) | data key(32), sealed | tag(16) | commitment(32).
@@ -80,6 +81,7 @@ class Keyring:
         self._indexes: list[_Index] = []
         self._ip_keys: dict[int, bytes] = {}
         self._ip_macs: dict[tuple[str | IPv4Address | IPv6Address, int], bytes] = {}
+        self._data_keys: dict[tuple[bytes, RetentionClass, int, int, bytes], Cipher] = {}
         self._token_keys: dict[tuple[int, bytes], bytes] = {}
 
     @property
@@ -100,6 +102,7 @@ class Keyring:
         """Replaces what is known, in one step. Derived keys are made here, once, not in requests."""
         live = sorted((e for e in epochs if e.state != "retired"), key=lambda e: (e.state != "active", -e.epoch))
         self._unopened = frozenset(unopened)
+        self.forget()
         if {e.epoch: e for e in live} == self._epochs:
             return
         indexed = [field for field in FIELDS if field.indexed]
@@ -134,6 +137,24 @@ class Keyring:
     def unlock(self, user_id: UUID, rows: Sequence[UserKeyRow]) -> "UserKeys":
         """Never fails: what is missing or does not open shows when a field asks for it."""
         return UserKeys(self, user_id, rows)
+
+    def forget(self) -> None:
+        """Drop the users' data keys that were opened lately: none outlives its wrap by more than one refresh."""
+        self._data_keys.clear()
+
+    def data_cipher(self, user_id: UUID, row: UserKeyRow) -> Cipher:
+        """The cipher of a data key, opened lately or now. Raises as `unwrap` does.
+
+        It is found by the whole of what it was opened from, so a wrap that was destroyed, moved or changed finds none.
+        """
+        known = (user_id.bytes, row.retention_class, row.version, row.epoch, row.wrapped)
+        cipher = self._data_keys.get(known)
+        if cipher is None:
+            cipher = self.cipher(self.unwrap(user_id, row))
+            if len(self._data_keys) >= REMEMBERED_DATA_KEYS:
+                self._data_keys.clear()
+            self._data_keys[known] = cipher
+        return cipher
 
     def unwrap(self, user_id: UUID, row: UserKeyRow) -> bytes:
         """The data key. Raises OpenFailed: keys_unavailable, missing_key, unknown_format, wrong_key or commitment."""
@@ -259,7 +280,7 @@ class UserKeys:
         row = self._rows.get((retention, head))
         if row is None:
             raise OpenFailed("missing_key")
-        cipher = self._opened[retention, head] = self._keyring.cipher(self._keyring.unwrap(self.user_id, row))
+        cipher = self._opened[retention, head] = self._keyring.data_cipher(self.user_id, row)
         return cipher
 
 
