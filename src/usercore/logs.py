@@ -5,6 +5,7 @@ constant; there are no free-text messages. Exceptions appear as class names and 
 values. Records of libraries go the same way: where they were logged, never what they said.
 """
 
+import asyncio
 import logging
 import re
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
+from typing import BinaryIO
 from uuid import UUID
 
 import msgspec
@@ -60,8 +62,10 @@ class _Sink:
     configured = False
     _second = -1
     _prefix = ""
+    _flushing = False
 
-    def write(self, level: str, event: str, fields: dict[str, object]) -> None:
+    def write(self, level: str, event: str, fields: dict[str, object], *, wait: bool = False) -> None:
+        """With `wait` the line leaves with all others of this turn of the event loop: a system call for all of them."""
         ids = context.get()
         line: dict[str, object] = {"ts": self._now(), "level": level, "event": event}
         if ids is not None:
@@ -73,6 +77,14 @@ class _Sink:
         # Bytes past the text layer, which would encode them again; looked up each time, for tests replace it.
         out = (sys.stdout if self.configured else sys.stderr).buffer
         out.write(msgspec.json.encode(line) + b"\n")
+        if not wait:
+            out.flush()
+        elif not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush, out)
+
+    def _flush(self, out: BinaryIO) -> None:
+        self._flushing = False
         out.flush()
 
     def _now(self) -> str:
@@ -141,7 +153,7 @@ class Log:
 def access(fields: dict[str, object]) -> None:
     """The line of a request. Every request has one, so its field names are checked by a test and not each time."""
     if _sink.threshold <= _LEVELS["info"]:
-        _sink.write("info", "http_request", fields)
+        _sink.write("info", "http_request", fields, wait=True)
 
 
 def logger(name: str) -> Log:
