@@ -95,6 +95,7 @@ def bare() -> Litestar:
 async def serve(ports: Sequence[str]) -> None:
     settings = load(os.environ)
     async with app.opened(settings) as parts, app.api(parts) as (edge, _):
+        app.settle()
         servers = [
             app.make_server(served, "127.0.0.1", int(port))
             for served, port in zip((edge, unaudited(parts), bare()), ports, strict=True)
