@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import uuid4
 
+import uvicorn
 import uvloop
 from litestar import Litestar, get
 from litestar.di import Provide
@@ -23,6 +24,7 @@ from usercore.pii.keyring import Keyring
 from usercore.profiles import api, queries
 from usercore.profiles.actions import ProfileReader, open_me
 from usercore.profiles.profile import Address, Me, Profile
+from usercore.server import Server, make_server, settle
 from usercore.settings import load
 from usercore.telemetry import configure_logging
 from usercore.web import build
@@ -92,13 +94,21 @@ def bare() -> Litestar:
     return Litestar([get_me], openapi_config=None, logging_config=None)
 
 
+def stock(app: Litestar, port: int) -> Server:
+    """uvicorn at its fastest settings and as it comes, which is what a bare route would be run with."""
+    return Server(
+        uvicorn.Config(app, port=port, loop="none", http="httptools", ws="none", log_config=None, access_log=False)
+    )
+
+
 async def serve(ports: Sequence[str]) -> None:
     settings = load(os.environ)
     async with app.opened(settings) as parts, app.api(parts) as (edge, _):
-        app.settle()
+        settle()
         servers = [
-            app.make_server(served, "127.0.0.1", int(port))
-            for served, port in zip((edge, unaudited(parts), bare()), ports, strict=True)
+            make_server(edge, "127.0.0.1", int(ports[0])),
+            make_server(unaudited(parts), "127.0.0.1", int(ports[1])),
+            stock(bare(), int(ports[2])),
         ]
         stopped = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)

@@ -20,6 +20,7 @@ from tests.servers import Redis
 from tests.waiting import eventually
 from usercore import app
 from usercore.pii.kms import local
+from usercore.server import make_server
 from usercore.settings import Settings, load
 from usercore.worker import Parts
 
@@ -159,7 +160,7 @@ class listening:
     """Serves an ASGI application with uvicorn; the value is its base URL."""
 
     def __init__(self, edge: object) -> None:
-        self._server = app.make_server(edge, "127.0.0.1", 0)
+        self._server = make_server(edge, "127.0.0.1", 0)
 
     async def __aenter__(self) -> str:
         self._serving = asyncio.create_task(self._server.serve())

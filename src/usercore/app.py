@@ -1,13 +1,9 @@
 """Puts the service together: the one module that knows all the others."""
 
 import asyncio
-import gc
-import signal
-from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any, cast
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
 
-import uvicorn
 from litestar.di import Provide
 
 from usercore import telemetry, worker
@@ -28,6 +24,7 @@ from usercore.profiles import api as profiles_api
 from usercore.profiles.actions import ProfileReader, read_batch
 from usercore.profiles.queries import ReadProfileRow
 from usercore.ratelimit import PROFILE_PATCH, Limiter, RedisGuard, Verdict
+from usercore.server import make_server, run, settle
 from usercore.settings import Settings
 from usercore.web import build, build_ops
 from usercore.worker import Parts
@@ -36,10 +33,6 @@ log = telemetry.logger(__name__)
 
 HANDLERS = (*profiles_api.ROUTES, *consents_api.ROUTES, *prefs_api.ROUTES)
 
-GRACE_S = 25
-"""For requests under way when the process is told to stop; uvicorn would wait for ever."""
-GC_ALLOCATIONS = 10_000
-"""Objects before the collector looks for cycles: at Python's 700, a tenth of the time of a request goes into that."""
 KEYS_WAIT_S = 5.0
 """A start waits so long for the KMS, and goes on without it."""
 
@@ -102,7 +95,7 @@ async def serve(settings: Settings) -> None:
         servers = [make_server(edge, settings.listen_host, settings.port)]
         if settings.production:
             servers.append(make_server(ops, settings.listen_host, settings.ops_port))
-        await _run(servers)
+        await run(servers)
 
 
 async def work(settings: Settings, names: Sequence[str]) -> None:
@@ -113,62 +106,10 @@ async def work(settings: Settings, names: Sequence[str]) -> None:
         server = make_server(ops, settings.listen_host, settings.ops_port)
         working = asyncio.create_task(worker.run(parts, names, stop))
         try:
-            await _run([server])
+            await run([server])
         finally:
             stop.set()
             await working
-
-
-def settle() -> None:
-    """What was made by now stays as long as the process: the garbage collector need not go through it again."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_ALLOCATIONS)
-
-
-class Server(uvicorn.Server):
-    """Leaves the signals to `_run`: several servers share one process."""
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
-
-
-async def _run(servers: Sequence[Server]) -> None:
-    """Until a signal, or until one of them cannot listen."""
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        for server in servers:
-            server.should_exit = True
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
-    serving = [asyncio.create_task(server.serve()) for server in servers]
-    try:
-        await asyncio.wait(serving, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        stop()
-        await asyncio.gather(*serving)
-
-
-def make_server(app: object, host: str, port: int) -> "Server":
-    """uvicorn as this service runs it; port 0 takes a free one."""
-    config = uvicorn.Config(
-        cast(Any, app),  # uvicorn and Litestar each have their own types of the same messages
-        host=host,
-        port=port,
-        loop="none",
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=GRACE_S,
-    )
-    return Server(config)
 
 
 def _show_pool(db: Db) -> None:

@@ -19,7 +19,7 @@ from tests.databases import DatabaseUrls
 from tests.proxy import proxy_to
 from tests.service import Client, Signer
 from tests.waiting import eventually
-from usercore.app import GRACE_S
+from usercore.server import GRACE_S
 from usercore.db import Conn, Db
 from usercore.devstack.kafka import Kafka
 from usercore.events import UserCreated
