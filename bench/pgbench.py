@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
+import msgspec
 from asyncpg.connection import LoggedQuery
 from msgspec import Struct
 
@@ -41,7 +42,7 @@ class Script(Struct, frozen=True):
 
 
 def record(environ: Mapping[str, str], user_id: UUID) -> list[Sent]:
-    """What a PATCH of one field sends, from `begin` to `commit`."""
+    """What a PATCH of one field sends."""
     return asyncio.run(_record(environ, user_id))
 
 
@@ -83,8 +84,8 @@ def write_script(file: Path, statements: Sequence[Sent]) -> Script:
     for sent in statements:
         text = _PARAMETER.sub(lambda match, sent=sent: _value(sent, int(match[1]), user_id, constants), sent.text)
         text = text.rstrip().removesuffix(";")
-        # Only rows that are read again need to be kept: the version that guards the update.
-        lines.append(f"{text} \\gset" if _name(sent) == "users.lock_user" else f"{text};")
+        # What the change is made of: the version that guards it is used again.
+        lines.append(f"{text} \\gset" if _name(sent) == "profiles.get_profile" else f"{text};")
     file.write_text("\n".join(lines) + "\n")
     return Script(file, constants)
 
@@ -101,6 +102,8 @@ def _value(sent: Sent, number: int, user_id: UUID, constants: dict[str, str]) ->
         return ":version"
     if argument is None:
         return "null"
+    if parameter.records:
+        return _records(str(argument), user_id, constants)
     if isinstance(argument, list):
         elements = cast("list[object]", argument)
         made = [_made_anew(element, user_id) for element in elements]
@@ -111,6 +114,16 @@ def _value(sent: Sent, number: int, user_id: UUID, constants: dict[str, str]) ->
     name = f"argument_{len(constants)}"
     constants[name] = _text(argument)
     return f":{name}"
+
+
+def _records(text: str, user_id: UUID, constants: dict[str, str]) -> str:
+    """Records as JSON, of the client's own user and with new ids of their own."""
+    name = f"argument_{len(constants)}"
+    constants[name] = text
+    found = f"replace(:{name}, '{user_id}', :me)"
+    for event_id in {record["event_id"] for record in msgspec.json.decode(text)}:
+        found = f"replace({found}, '{event_id}', gen_random_uuid()::text)"
+    return f"{found}::json"
 
 
 def _made_anew(value: object, user_id: UUID) -> str | None:

@@ -27,6 +27,7 @@ from usercore.profiles.profile import Address, Me, Profile
 from usercore.server import Server, make_server, settle
 from usercore.settings import load
 from usercore.telemetry import configure_logging
+from usercore.users.actions import UnknownUser
 from usercore.web import build
 from usercore.worker import Parts
 
@@ -65,6 +66,8 @@ class PlainReader(ProfileReader):
     async def read(self, user_id: object, actor: Actor) -> tuple[Me, int]:
         async with self._db.read() as conn:
             row = await queries.get_profile(conn, user_id=actor.id or uuid4())
+        if row is None:
+            raise UnknownUser
         return open_me(row, self._keyring), row.version
 
 

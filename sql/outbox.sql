@@ -1,25 +1,24 @@
 -- name: add_records
--- The audit rows of a change and its outbox rows, in one statement. Two CTEs, because a verb has one of each at most
--- and a batch has many; an unnest of nothing inserts nothing.
+-- The audit rows of a change and its outbox rows, in one statement.
 with audited as (
     insert into user_audit (
         event_id, user_id, actor_id, actor_kind, client, action, resource, old_value, new_value,
         ip_addr, ip_mac, "timestamp", scope, purpose, request_id, trace_id, leaf_hash
     )
-    select *
-    from unnest(
-        :audit.event_id::uuid[], :audit.user_id::uuid[], :audit.actor_id::uuid[], :audit.actor_kind::actor_kind[],
-        :audit.client::text[], :audit.action::audit_action[], :audit.resource::text[],
-        :audit.old_value::text[], :audit.new_value::text[], :audit.ip_addr::inet[], :audit.ip_mac::bytea[],
-        :audit.timestamp::timestamptz[], :audit.scope::text[], :audit.purpose::access_purpose[],
-        :audit.request_id::text[], :audit.trace_id::text[], :audit.leaf_hash::bytea[]
+    select
+        a.event_id, a.user_id, a.actor_id, a.actor_kind, a.client, a.action, a.resource, a.old_value, a.new_value,
+        a.ip_addr::inet, decode(a.ip_mac, 'base64'), a."timestamp", a.scope, a.purpose, a.request_id, a.trace_id,
+        decode(a.leaf_hash, 'base64')
+    from json_to_recordset(:audit) as a(
+        event_id uuid, user_id uuid, actor_id uuid, actor_kind actor_kind, client text, action audit_action,
+        resource text, old_value text, new_value text, ip_addr text, ip_mac text, "timestamp" timestamptz, scope text,
+        purpose access_purpose, request_id text, trace_id text, leaf_hash text
     )
 )
 insert into outbox (event_id, user_id, topic, payload, occurred_at, traceparent)
-select *
-from unnest(
-    :events.event_id::uuid[], :events.user_id::uuid[], :events.topic::text[], :events.payload::text[],
-    :events.occurred_at::timestamptz[], :events.traceparent::text[]
+select e.event_id, e.user_id, e.topic, e.payload, e.occurred_at, e.traceparent
+from json_to_recordset(:events) as e(
+    event_id uuid, user_id uuid, topic text, payload text, occurred_at timestamptz, traceparent text
 );
 
 -- name: get_backlog

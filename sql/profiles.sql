@@ -1,17 +1,18 @@
 -- name: read_profiles
 -- The read that is its own audit: one statement inserts a row for each reader and returns the sealed fields, so there
 -- is no answer without its row. Repeated after a lost connection it finds its rows there. Readers of unknown and
--- erased users leave no row and get nothing, or the tombstone.
+-- erased users leave no row and get nothing, or the tombstone. `offset 0` keeps the look-ups by key: the planner takes
+-- any JSON for a hundred rows, and would rather read all of a small table.
 with readers as (
-    select *
-    from unnest(
-        :reads.event_id::uuid[], :reads.user_id::uuid[], :reads.actor_id::uuid[], :reads.actor_kind::actor_kind[],
-        :reads.client::text[], :reads.action::audit_action[], :reads.resource::text[],
-        :reads.old_value::text[], :reads.new_value::text[], :reads.ip_addr::text[], :reads.ip_mac::bytea[],
-        :reads.timestamp::timestamptz[], :reads.scope::text[], :reads.purpose::access_purpose[],
-        :reads.request_id::text[], :reads.trace_id::text[], :reads.leaf_hash::bytea[]
-    ) as r(event_id, user_id, actor_id, actor_kind, client, action, resource, old_value, new_value,
-           ip_addr, ip_mac, "timestamp", scope, purpose, request_id, trace_id, leaf_hash)
+    select
+        r.event_id, r.user_id, r.actor_id, r.actor_kind, r.client, r.action, r.resource, r.old_value, r.new_value,
+        r.ip_addr, decode(r.ip_mac, 'base64') as ip_mac, r."timestamp", r.scope, r.purpose, r.request_id, r.trace_id,
+        decode(r.leaf_hash, 'base64') as leaf_hash
+    from json_to_recordset(:reads) as r(
+        event_id uuid, user_id uuid, actor_id uuid, actor_kind actor_kind, client text, action audit_action,
+        resource text, old_value text, new_value text, ip_addr text, ip_mac text, "timestamp" timestamptz, scope text,
+        purpose access_purpose, request_id text, trace_id text, leaf_hash text
+    )
 ),
 audited as (
     insert into user_audit (
@@ -20,20 +21,24 @@ audited as (
     )
     select r.event_id, r.user_id, r.actor_id, r.actor_kind, r.client, r.action, r.resource, r.old_value, r.new_value,
            r.ip_addr::inet, r.ip_mac, r."timestamp", r.scope, r.purpose, r.request_id, r.trace_id, r.leaf_hash
-    from readers r join users u on u.id = r.user_id
-    where u.erased_at is null
+    from readers r
+    cross join lateral (select from users where users.id = r.user_id and users.erased_at is null offset 0) as u
     on conflict do nothing
 )
 select
-    u.id, u.status, u.kyc_status, u.kyc_tier, u.version, u.created_at, u.updated_at, u.verified_at, u.erased_at,
-    p.first_name_enc, p.last_name_enc, p.date_of_birth_enc, p.pan_number_enc, p.aadhaar_last4_enc, p.address_enc,
-    p.phone_enc, p.email::text as email, p.avatar_url, p.pan_number_index, p.phone_index,
-    p.updated_at as profile_updated_at,
-    k.classes as key_classes, k.versions as key_versions, k.epochs as key_epochs, k.wraps as key_wraps,
+    u.*, k.classes as key_classes, k.versions as key_versions, k.epochs as key_epochs, k.wraps as key_wraps,
     r.event_id as read_id
 from readers r
-join users u on u.id = r.user_id
-join user_profiles p on p.user_id = u.id
+cross join lateral (
+    select
+        u.id, u.status, u.kyc_status, u.kyc_tier, u.version, u.created_at, u.updated_at, u.verified_at, u.erased_at,
+        p.first_name_enc, p.last_name_enc, p.date_of_birth_enc, p.pan_number_enc, p.aadhaar_last4_enc, p.address_enc,
+        p.phone_enc, p.email::text as email, p.avatar_url, p.pan_number_index, p.phone_index,
+        p.updated_at as profile_updated_at
+    from users u join user_profiles p on p.user_id = u.id
+    where u.id = r.user_id
+    offset 0
+) as u
 cross join lateral (
     select
         array_agg(retention_class) as classes, array_agg(version) as versions,
@@ -60,22 +65,50 @@ cross join lateral (
 where u.id = :user_id;
 
 -- name: save_profile
--- The whole profile row, guarded by the version it was read at; bumps the user's version.
+-- The whole profile row with the audit rows and events of its change, guarded by the version it was read at: nothing
+-- at all is written when somebody else was faster. The update of the users row comes first whatever is written, since
+-- all else joins it: so it is the lock that keeps a user's events in the order of their commits.
 with bumped as (
     update users set version = version + 1, updated_at = :profile.updated_at
     where id = :profile.user_id and version = :version
     returning id, version
+),
+saved as (
+    update user_profiles p
+    set first_name_enc = :profile.first_name_enc, last_name_enc = :profile.last_name_enc,
+        date_of_birth_enc = :profile.date_of_birth_enc, pan_number_enc = :profile.pan_number_enc,
+        aadhaar_last4_enc = :profile.aadhaar_last4_enc, address_enc = :profile.address_enc,
+        phone_enc = :profile.phone_enc, email = :profile.email, avatar_url = :profile.avatar_url,
+        pan_number_index = :profile.pan_number_index, phone_index = :profile.phone_index,
+        updated_at = :profile.updated_at
+    from bumped
+    where p.user_id = bumped.id
+),
+audited as (
+    insert into user_audit (
+        event_id, user_id, actor_id, actor_kind, client, action, resource, old_value, new_value,
+        ip_addr, ip_mac, "timestamp", scope, purpose, request_id, trace_id, leaf_hash
+    )
+    select
+        a.event_id, a.user_id, a.actor_id, a.actor_kind, a.client, a.action, a.resource, a.old_value, a.new_value,
+        a.ip_addr::inet, decode(a.ip_mac, 'base64'), a."timestamp", a.scope, a.purpose, a.request_id, a.trace_id,
+        decode(a.leaf_hash, 'base64')
+    from json_to_recordset(:audit) as a(
+        event_id uuid, user_id uuid, actor_id uuid, actor_kind actor_kind, client text, action audit_action,
+        resource text, old_value text, new_value text, ip_addr text, ip_mac text, "timestamp" timestamptz, scope text,
+        purpose access_purpose, request_id text, trace_id text, leaf_hash text
+    )
+    cross join bumped
+),
+published as (
+    insert into outbox (event_id, user_id, topic, payload, occurred_at, traceparent)
+    select e.event_id, e.user_id, e.topic, e.payload, e.occurred_at, e.traceparent
+    from json_to_recordset(:events) as e(
+        event_id uuid, user_id uuid, topic text, payload text, occurred_at timestamptz, traceparent text
+    )
+    cross join bumped
 )
-update user_profiles p
-set first_name_enc = :profile.first_name_enc, last_name_enc = :profile.last_name_enc,
-    date_of_birth_enc = :profile.date_of_birth_enc, pan_number_enc = :profile.pan_number_enc,
-    aadhaar_last4_enc = :profile.aadhaar_last4_enc, address_enc = :profile.address_enc,
-    phone_enc = :profile.phone_enc, email = :profile.email, avatar_url = :profile.avatar_url,
-    pan_number_index = :profile.pan_number_index, phone_index = :profile.phone_index,
-    updated_at = :profile.updated_at
-from bumped
-where p.user_id = bumped.id
-returning bumped.version;
+select version from bumped;
 
 -- name: add_user_keys
 -- A further version of a data key, when the one before is lost.

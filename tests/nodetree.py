@@ -7,13 +7,15 @@ PostgreSQL 16), so nothing has to be guessed from names or plans.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 Node: TypeAlias = dict[str, Any]  # a node's fields, its type under "node"
 
 RELATION, SUBQUERY, JOIN, FUNCTION, CTE, GROUP = "0", "1", "2", "3", "6", "9"  # RTEKind
 SELECT = "1"  # CmdType
 UNNEST = "2331"  # oid of unnest(anyarray), fixed in pg_proc.dat
+JSON_TO_RECORDSET = "3205"
+DECODE = "1947"
 WRITES = frozenset({"2", "3"})  # UPDATE, INSERT
 
 # bool, int8, int2, int4, timestamptz, interval: their operators give a value for any two values.
@@ -74,7 +76,7 @@ def result(query: Node) -> list[Node]:
 
 
 class Catalog:
-    """What the proofs ask the database and the declaration: of $n, whether it or an element of it may be null."""
+    """What the proofs ask the database and the declaration: of $n, whether it or what comes out of it may be null."""
 
     def __init__(
         self,
@@ -82,14 +84,14 @@ class Catalog:
         function_name: Callable[[int], str],
         is_strict: Callable[[int], bool],
         parameter_null: Callable[[int], bool],
-        element_null: Callable[[int], bool],
+        source_null: Callable[["Source"], bool],
         argument: Callable[[int], str],
     ) -> None:
         self.not_null = not_null
         self.function_name = function_name
         self.is_strict = is_strict
         self.parameter_null = parameter_null
-        self.element_null = element_null
+        self.source_null = source_null
         self.argument = argument
 
 
@@ -191,11 +193,13 @@ class _Proof:
 
     def function_column(self, rte: Node, number: int, queries: tuple[Node, ...]) -> bool:
         functions = _nodes(rte["functions"])
+        if (field := record_field(rte, number)) is not None:
+            return not self.catalog.source_null(field)
         sources = [source_parameter(each["funcexpr"], queries[-1]) for each in functions]
         if number <= len(sources) and (source := sources[number - 1]) is not None:
             # unnest pads the shorter list with nulls: all of them have to come from the same rows.
-            same = {None if each is None else self.catalog.argument(each) for each in sources}
-            return len(same) == 1 and not self.catalog.element_null(source)
+            same = {None if each is None else self.catalog.argument(each.parameter) for each in sources}
+            return len(same) == 1 and not self.catalog.source_null(source)
         return (
             len(functions) == 1
             and functions[0]["funccolcount"] == "1"
@@ -248,11 +252,18 @@ def _nodes(value: Any) -> list[Node]:
     return cast(list[Node] | None, value) or []
 
 
-def source_parameter(expr: Node, query: Node) -> int | None:
-    """n when the expression hands $n, or the elements of $n, through as they are: bare, cast or unnested; else None."""
+class Source(NamedTuple):
+    """$n, the elements of $n, or a field of the records that $n holds as JSON."""
+
+    parameter: int
+    field: str | None = None
+
+
+def source_parameter(expr: Node, query: Node) -> Source | None:
+    """What the expression hands through as it is, bare, cast, unnested or out of JSON; else None."""
     match expr:
         case {"node": "PARAM", "paramkind": "0"}:
-            return int(expr["paramid"])
+            return Source(int(expr["paramid"]))
         case {"node": "RELABELTYPE" | "COERCEVIAIO" | "COERCETODOMAIN"}:
             return source_parameter(expr["arg"], query)
         case {"node": "VAR", "varlevelsup": "0"}:
@@ -260,10 +271,42 @@ def source_parameter(expr: Node, query: Node) -> int | None:
             number = int(expr["varattno"])
             if rte["rtekind"] == SUBQUERY:
                 return source_parameter(result(rte["subquery"])[number - 1]["expr"], rte["subquery"])
-            if rte["rtekind"] == FUNCTION and number <= len(rte["functions"]):
-                return source_parameter(rte["functions"][number - 1]["funcexpr"], query)
+            if rte["rtekind"] == FUNCTION:
+                if (field := record_field(rte, number)) is not None:
+                    return field
+                if number <= len(rte["functions"]):
+                    return source_parameter(rte["functions"][number - 1]["funcexpr"], query)
             return None
         case {"node": "FUNCEXPR", "funcid": str(function), "args": [argument]} if function == UNNEST:
             return source_parameter(argument, query)
+        case {"node": "FUNCEXPR", "funcid": str(function), "args": [argument, _]} if function == DECODE:
+            return source_parameter(argument, query)
+        case _:
+            return None
+
+
+def records(value: Any) -> Iterator[tuple[int, list[tuple[str, int]]]]:
+    """Each list of records that comes as JSON: its parameter, and the columns that it is read as with their types."""
+    for node in walk(value):
+        if node["node"] == "RANGETBLFUNCTION" and (number := _record_parameter(node)) is not None:
+            yield number, list(zip(node["funccolnames"], map(int, node["funccoltypes"][1:]), strict=True))
+
+
+def record_field(rte: Node, number: int) -> Source | None:
+    """The field of JSON records that is column `number` (from 1) of a function in FROM."""
+    functions = _nodes(rte["functions"])
+    if len(functions) != 1 or (parameter := _record_parameter(functions[0])) is None:
+        return None
+    return Source(parameter, functions[0]["funccolnames"][number - 1])
+
+
+def _record_parameter(function: Node) -> int | None:
+    match function["funcexpr"]:
+        case {
+            "node": "FUNCEXPR",
+            "funcid": str(called),
+            "args": [{"node": "PARAM", "paramkind": "0", "paramid": number}],
+        }:
+            return int(number) if called == JSON_TO_RECORDSET else None
         case _:
             return None

@@ -45,6 +45,9 @@ PYTHON_TYPES: Mapping[str, tuple[Any, ...]] = {
 # asyncpg reads an address out of a str, but gives an object back: select host(address).
 PARAMETER_TYPES: Mapping[str, tuple[Any, ...]] = {**PYTHON_TYPES, "inet": (str,)}
 
+# In a list of records that goes as JSON: bytes are base64 there, and PostgreSQL reads the rest as text.
+RECORD_TYPES: Mapping[str, tuple[Any, ...]] = {**PARAMETER_TYPES, "text": (str, bytes), "bytea": ()}
+
 
 @dataclass(frozen=True)
 class PgType:
@@ -76,6 +79,7 @@ class Checker:
         query = self._analyse(statement.text, parameters, returns="setof record" if columns else "void")
         yield from self._column_problems(statement, columns, query)
         if query is not None:
+            yield from self._record_problems(statement, query)
             yield from self._write_problems(statement, query)
             yield from self._plan_problems(statement.text, may_scan)
 
@@ -143,8 +147,25 @@ class Checker:
         for declared, actual in zip(statement.parameters, parameters, strict=True):
             place = declared.argument if declared.field is None else f"{declared.argument}.{declared.field}"
             annotation, _ = _optional(declared.annotation)
-            if problem := self._mismatch(annotation, actual, PARAMETER_TYPES):
+            if declared.records:
+                if actual.name != "json":
+                    yield f"parameter :{place} holds records, which go as json, not as {actual.name}"
+            elif problem := self._mismatch(annotation, actual, PARAMETER_TYPES):
                 yield f"parameter :{place} {problem}"
+
+    def _record_problems(self, statement: Statement, query: nodetree.Node) -> Iterator[str]:
+        """A list of records comes as JSON, so its fields show where it is read: as json_to_recordset's columns."""
+        for number, columns in nodetree.records(query):
+            declared = statement.parameters[number - 1]
+            fields = _fields(_element(declared.annotation)) if declared.records else None
+            if fields is None:
+                yield f"reads records out of :{declared.argument}, which are no list of Structs"
+                continue
+            for name, oid in columns:
+                if name not in fields:
+                    yield f"reads {name} out of :{declared.argument}, whose records have no such field"
+                elif problem := self._mismatch(_optional(fields[name])[0], self._type(oid), RECORD_TYPES):
+                    yield f"field {name} of :{declared.argument} {problem}"
 
     def _mismatch(self, annotation: Any, actual: PgType, known: Mapping[str, tuple[Any, ...]]) -> str | None:
         """Why values of the annotation and of the type are not the same; the annotation without its `| None`."""
@@ -218,7 +239,7 @@ class Checker:
             function_name=lambda oid: self._functions[oid][0],
             is_strict=lambda oid: self._functions[oid][1],
             parameter_null=lambda n: _optional(statement.parameters[n - 1].annotation)[1],
-            element_null=lambda n: _optional(_element(statement.parameters[n - 1].annotation))[1],
+            source_null=lambda source: _source_null(statement, source),
             argument=lambda n: statement.parameters[n - 1].argument,
         )
 
@@ -235,12 +256,12 @@ class Checker:
                 continue
             relation = int(written["rtable"][int(written["resultRelation"]) - 1]["relid"])
             for entry in cast(list[nodetree.Node] | None, written["targetList"]) or []:
-                number = nodetree.source_parameter(entry["expr"], written)
-                if number is None or (relation, int(entry["resno"])) not in self._not_null:
+                source = nodetree.source_parameter(entry["expr"], written)
+                if source is None or (relation, int(entry["resno"])) not in self._not_null:
                     continue
-                declared = statement.parameters[number - 1]
-                if _optional(_element(declared.annotation))[1]:
-                    yield f"writes the optional :{declared.argument} into {entry['resname']}, which cannot be null"
+                if _source_null(statement, source):
+                    argument = statement.parameters[source.parameter - 1].argument
+                    yield f"writes the optional :{argument} into {entry['resname']}, which cannot be null"
 
     # --------------------------------------------------------------------------------------------------------- plans
 
@@ -313,6 +334,13 @@ def _element(annotation: Any) -> Any:
     """Of a sequence its elements' annotation, else the annotation itself."""
     inner = _optional(annotation)[0]
     return get_args(inner)[0] if get_origin(inner) in _SEQUENCES else annotation
+
+
+def _source_null(statement: Statement, source: nodetree.Source) -> bool:
+    element = _element(statement.parameters[source.parameter - 1].annotation)
+    if source.field is not None:
+        element = (_fields(element) or {}).get(source.field, None | object)
+    return _optional(element)[1]
 
 
 def _show(annotation: Any) -> str:

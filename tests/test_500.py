@@ -30,7 +30,7 @@ from tests.verbs import CASES, Case, Subject, World
 from tests.waiting import eventually
 from usercore import kafka
 from usercore.db import Conn, Db
-from usercore.errors import ApiError, NoRow, ServiceUnavailable
+from usercore.errors import ApiError, ServiceUnavailable
 from usercore.events import UserEvent
 from usercore.profiles import queries as profiles
 from usercore.profiles.actions import open_me
@@ -183,11 +183,8 @@ class Trial:
         assert all(versions == sorted(versions) for versions in seen.values())
 
     async def _normal(self, subject: Subject, rows: list[Row], outcome: Outcome) -> tuple[list[str], list[str]]:
-        try:
-            profile = await profiles.get_profile(self._owner, user_id=subject.user)
-            me = open_me(profile, self._world.keyring)
-        except NoRow:
-            me = None
+        profile = await profiles.get_profile(self._owner, user_id=subject.user)
+        me = None if profile is None else open_me(profile, self._world.keyring)
         names: dict[UUID, str] = subject.names
         return normal(rows, names), normal(rows, names, [outcome.answer, me])
 

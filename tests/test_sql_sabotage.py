@@ -310,6 +310,77 @@ def test_wrong_parameter_name(declare: Callable[[str, Callable[..., Any]], State
         declare(GET_USER.replace(":user_id", ":hold.owner"), get_field)
 
 
+# ----------------------------------------------------------------------------------------------------------- records
+
+
+class Consumed(Struct, frozen=True):
+    topic: str
+    event_id: UUID
+    digest: bytes
+    status: UserStatus
+    reason: str | None
+
+
+async def add_consumed(conn: Conn, *, events: Sequence[Consumed]) -> None: ...
+
+
+ADD_CONSUMED = (
+    "insert into inbox (topic, event_id) select e.topic, e.event_id "
+    "from json_to_recordset(:events) as e(topic text, event_id uuid, digest text, status user_status)"
+)
+
+
+def test_records_go_as_json(check: Check):
+    assert check(ADD_CONSUMED, add_consumed) == []
+
+    async def list_topics(conn: Conn, *, events: Sequence[Consumed]) -> list[str]: ...
+
+    body = "select e.topic from json_to_recordset(:events) as e(topic text)"
+    assert check(body, list_topics) == []
+    assert check(body.replace("(:events)", "(:events::json)"), list_topics) == []
+    assert check("select :events::jsonb::text as topic", list_topics)[0] == (
+        "parameter :events holds records, which go as json, not as jsonb"
+    )
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "problem"),
+    [
+        ("topic text,", "topic uuid,", "field topic of :events is uuid, not str"),
+        ("event_id uuid", "event_id text", "field event_id of :events is text, not UUID"),
+        ("digest text", "digest bytea", "field digest of :events is bytea, not bytes"),
+        (
+            "status user_status",
+            "status kyc_tier",
+            "field status of :events is the enum kyc_tier, whose labels differ: ",
+        ),
+        ("digest text", "digestion text", "reads digestion out of :events, whose records have no such field"),
+    ],
+)
+def test_a_record_is_read_as_what_it_is(check: Check, right: str, wrong: str, problem: str):
+    (found,) = check(ADD_CONSUMED.replace(right, wrong), add_consumed)
+    assert found.startswith(problem)
+
+
+def test_an_optional_field_of_a_record_for_a_column_that_cannot_be_null(check: Check):
+    body = ADD_CONSUMED.replace("select e.topic", "select e.reason").replace("topic text", "reason text")
+    assert check(body, add_consumed) == ["writes the optional :events into topic, which cannot be null"]
+
+    async def list_reasons(conn: Conn, *, events: Sequence[Consumed]) -> list[str]: ...
+
+    assert check("select e.reason from json_to_recordset(:events) as e(reason text)", list_reasons) == [
+        "column reason may be null, and is not declared optional"
+    ]
+
+
+def test_records_that_are_no_structs(check: Check):
+    async def list_topics(conn: Conn, *, events: str) -> list[str | None]: ...
+
+    assert check("select e.topic from json_to_recordset(:events) as e(topic text)", list_topics) == [
+        "reads records out of :events, which are no list of Structs"
+    ]
+
+
 # ------------------------------------------------------------------------------------------------------------ sealed
 
 

@@ -127,21 +127,43 @@ async def take_consumed(conn: Conn) -> None: ...
 
 async def record(tx: Conn, *changes: Change, actor: Actor) -> None:
     """Write the audit row of each change, and the outbox row of each that carries an event, in one round trip."""
-    audit = [audit_row(change, actor) for change in changes]
-    events = [outbox_row(change.event, actor) for change in changes if change.event is not None]
-    with counted(len(audit)):
-        await add_records(tx, audit=audit, events=events)
+    records = records_of(changes, actor)
+    with counted(len(records.audit)):
+        await add_records(tx, audit=records.audit, events=records.events)
+
+
+class Records(Struct, frozen=True):
+    """What changes leave behind."""
+
+    audit: list[AuditRow]
+    events: list[OutboxRow]
+
+
+def records_of(changes: Sequence[Change], actor: Actor) -> Records:
+    """For statements that write a change together with its records; all others call `record`."""
+    return Records(
+        [audit_row(change, actor) for change in changes],
+        [outbox_row(change.event, actor) for change in changes if change.event is not None],
+    )
+
+
+class Written:
+    """`nothing` is set when the statement found that there was nothing to write."""
+
+    nothing = False
 
 
 @contextmanager
-def counted(rows: int) -> Generator[None]:
+def counted(rows: int) -> Generator[Written]:
     """Count audit rows by whether the statement that writes them worked; one that failed undid its change too."""
+    written = Written()
     try:
-        yield
+        yield written
     except BaseException:
         metrics.audit_write("failure", rows)
         raise
-    metrics.audit_write("success", rows)
+    if not written.nothing:
+        metrics.audit_write("success", rows)
 
 
 def audit_row(change: Change, actor: Actor, at: datetime | None = None) -> AuditRow:

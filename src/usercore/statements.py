@@ -36,12 +36,17 @@ _PLACEHOLDER = re.compile(
 
 
 class Parameter(msgspec.Struct, frozen=True):
-    """What $n is: an argument, a field of a Struct argument, or (`many`) the list of that field of all its rows."""
+    """What $n is: an argument, a field of a Struct argument, or (`many`) the list of that field of all its rows.
+
+    A list of Structs without a field (`records`) goes as one JSON text: asyncpg takes half a microsecond for each
+    element of an array, and PostgreSQL reads JSON with time to spare.
+    """
 
     argument: str
     field: str | None
     many: bool
     annotation: Any
+    records: bool = False
 
 
 class Statement(msgspec.Struct, frozen=True):
@@ -161,10 +166,10 @@ def _parameter(name: str, match: re.Match[str], arguments: Mapping[str, Any]) ->
     if argument not in arguments:
         raise TypeError(f"{name}: the SQL reads :{argument}, which the stub does not take")
     annotation = arguments[argument]
-    if field is None:
-        return Parameter(argument, None, many=False, annotation=annotation)
     many = get_origin(annotation) in (list, Sequence, tuple)
     struct = get_args(annotation)[0] if many else annotation
+    if field is None:
+        return Parameter(argument, None, many=False, annotation=annotation, records=many and _is_struct(struct))
     if not _is_struct(struct):
         raise TypeError(f"{name}: :{argument}.{field} needs a Struct or a sequence of Structs")
     types_of_fields = get_type_hints(struct)
@@ -206,7 +211,12 @@ def _caller(statement: Statement, arguments: Sequence[str]) -> Callable[..., Cor
         f"    records = await conn.fetch(_text{values})",
         *_ENDINGS[statement.cardinality, is_struct],
     ]
-    scope: dict[str, Any] = {"_text": statement.text, "_row": statement.row, "_wrong_count": _wrong_count(statement)}
+    scope: dict[str, Any] = {
+        "_text": statement.text,
+        "_row": statement.row,
+        "_json": msgspec.json.encode,
+        "_wrong_count": _wrong_count(statement),
+    }
     exec("\n".join(source), scope)  # noqa: S102 - see above
     return scope["call"]
 
@@ -229,6 +239,8 @@ _ENDINGS: dict[tuple[Cardinality, bool], list[str]] = {
 
 
 def _value(parameter: Parameter) -> str:
+    if parameter.records:
+        return f"_json({parameter.argument}).decode()"
     if parameter.field is None:
         return parameter.argument
     if parameter.many:

@@ -19,12 +19,12 @@ from tests.databases import DatabaseUrls
 from tests.proxy import proxy_to
 from tests.service import Client, Signer
 from tests.waiting import eventually
-from usercore.server import GRACE_S
 from usercore.db import Conn, Db
 from usercore.devstack.kafka import Kafka
 from usercore.events import UserCreated
 from usercore.outbox import SYSTEM
 from usercore.pii.keyring import Keyring
+from usercore.server import GRACE_S
 from usercore.settings import Settings
 from usercore.users.actions import create_user
 

@@ -39,7 +39,7 @@ async def give_consent(
             return answer
         user = await lock_user(tx, user_id)
         if said.granted:
-            refuse_inactive(user)
+            refuse_inactive(user.status)
         consent = await _record(tx, user_id, said, actor)
         return await keep(tx, keyring, attempt, Answer(201, msgspec.Raw(msgspec.json.encode(consent))))
 

@@ -25,7 +25,7 @@ async def replace_prefs(db: Db, user_id: UUID, prefs: Prefs, actor: Actor) -> St
     Raises UnknownUser, AccountErased and AccountNotActive: a frozen account's alerts cannot be turned off.
     """
     async with db.begin() as tx:
-        refuse_inactive(await lock_user(tx, user_id))
+        refuse_inactive((await lock_user(tx, user_id)).status)
         before = await queries.get_prefs(tx, user_id=user_id)
         wanted = asdict(prefs)
         changed = {name: value for name, value in wanted.items() if value != getattr(before, name)}

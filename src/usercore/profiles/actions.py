@@ -12,7 +12,7 @@ from usercore.batcher import Batcher
 from usercore.db import Conn, Db
 from usercore.errors import IdentityLocked, KeysUnavailable, OpenFailed, PiiUnavailable, VersionMismatch
 from usercore.events import UserUpdated, new_event_id, now
-from usercore.outbox import Actor, AuditRow, Change, audit_row, record
+from usercore.outbox import Actor, AuditRow, Change, audit_row, counted, record, records_of
 from usercore.pii import classification as pii
 from usercore.pii import masks
 from usercore.pii.keyring import Keyring, UserKeyRow, UserKeys
@@ -145,23 +145,45 @@ async def update_profile(
     VersionMismatch, AccountNotActive, IdentityLocked, ValidationFailed, PiiUnavailable and KeysUnavailable.
     """
     given = profiles.validated(patch)
+
+    async def attempt(conn: Conn, *, held: bool) -> tuple[ProfileRow, bool] | None:
+        row = await _get_profile(conn, user_id)
+        if if_match is not None and row.version not in if_match:
+            raise VersionMismatch
+        refuse_inactive(row.status)
+        changed = _changed(row, user_keys(keyring, row), given)
+        if row.kyc_status in ("pending", "in_review", "approved") and not profiles.IDENTITY_FIELDS.isdisjoint(changed):
+            raise IdentityLocked
+        read = Change(action="profile.read", user_id=user_id, resource="user_profiles", new=READ)
+        if not changed:
+            await record(conn, read, actor=actor)
+            return row, False
+        saved = await _save(conn, keyring, row, changed, actor, read, held=held)
+        return None if saved is None else (saved, True)
+
     with telemetry.span("user.update_profile"):
-        async with db.begin() as tx:
-            user = await lock_user(tx, user_id)
-            if if_match is not None and user.version not in if_match:
-                raise VersionMismatch
-            refuse_inactive(user)
-            row = await queries.get_profile(tx, user_id=user_id)
-            changed = _changed(row, user_keys(keyring, row), given)
-            if user.kyc_status in ("pending", "in_review", "approved") and not profiles.IDENTITY_FIELDS.isdisjoint(
-                changed
-            ):
-                raise IdentityLocked
-            read = Change(action="profile.read", user_id=user_id, resource="user_profiles", new=READ)
-            row = await _save(tx, keyring, row, changed, actor, read)
+        # Two round trips: the change is one statement, which does nothing when the row is not what it was.
+        async with db.read() as conn:
+            done = await attempt(conn, held=False)
+        if done is None:
+            async with db.begin() as tx:
+                await lock_user(tx, user_id)
+                done = await attempt(tx, held=True)
+        if done is None:
+            raise RuntimeError("a user who was locked has changed")
+        row, changed = done
         if changed:
             telemetry.metrics.profile_updated()
     return open_me(row, keyring), row.version
+
+
+async def _get_profile(conn: Conn, user_id: UUID) -> ProfileRow:
+    """Raises UnknownUser and AccountErased."""
+    row = await queries.get_profile(conn, user_id=user_id)
+    if row is None:
+        raise UnknownUser
+    refuse_erased(row)
+    return row
 
 
 def _changed(row: ProfileRow, keys: UserKeys, given: dict[str, object]) -> dict[str, object]:
@@ -196,21 +218,24 @@ async def fill_emails(tx: Conn, keyring: Keyring, emails: dict[UUID, str], actor
     """Give users that were created without an address (by a token or a deactivation) the one that Auth knows."""
     for user_id in await queries.list_without_email(tx, user_ids=sorted(emails)):
         await lock_user(tx, user_id)
-        row = await queries.get_profile(tx, user_id=user_id)
-        if row.email is None and row.erased_at is None:
-            await _save(tx, keyring, row, {"email": emails[user_id]}, actor)
+        row = await _get_profile(tx, user_id)
+        if row.email is None:
+            await _save(tx, keyring, row, {"email": emails[user_id]}, actor, held=True)
 
 
 async def _save(
-    tx: Conn, keyring: Keyring, row: ProfileRow, changed: dict[str, object], actor: Actor, *also: Change
-) -> ProfileRow:
-    """Seal and write the changed members with their audit row and event; `also` is recorded with them."""
-    if not changed:
-        await record(tx, *also, actor=actor)
-        return row
-    key_rows = await _working_keys(
-        tx, keyring, row, {PROFILE_FIELDS.get(name, pii.EMAIL).retention for name in changed}
-    )
+    conn: Conn, keyring: Keyring, row: ProfileRow, changed: dict[str, object], actor: Actor, *also: Change, held: bool
+) -> ProfileRow | None:
+    """Seal and write the changed members with their audit row and event; `also` is recorded with them.
+
+    None when somebody else was faster, or when a key has to be replaced first, for which the user has to be `held`:
+    locked by the transaction of `conn`.
+    """
+    key_rows = user_key_rows(row)
+    if broken := _broken(keyring, row, {PROFILE_FIELDS.get(name, pii.EMAIL).retention for name in changed}):
+        if not held:
+            return None
+        key_rows += await _replace_keys(conn, keyring, row, broken)
     keys = keyring.unlock(row.id, key_rows)
     columns: dict[str, object] = {}
     old: dict[str, object] = {}
@@ -242,7 +267,6 @@ async def _save(
         key_epochs=[key.epoch for key in key_rows],
         key_wraps=[key.wrapped for key in key_rows],
     )
-    await queries.save_profile(tx, profile=_values(after), version=row.version)
     updated = Change(
         action="profile.updated",
         user_id=row.id,
@@ -257,29 +281,37 @@ async def _save(
             changed_fields=sorted(changed),
         ),
     )
-    await record(tx, updated, *also, actor=actor)
-    return after
+    records = records_of([updated, *also], actor)
+    with counted(len(records.audit)) as written:
+        version = await queries.save_profile(
+            conn, profile=_values(after), version=row.version, audit=records.audit, events=records.events
+        )
+        written.nothing = version is None
+    return None if version is None else after
 
 
-async def _working_keys(
-    tx: Conn, keyring: Keyring, row: ProfileRow, classes: Collection[pii.RetentionClass]
+def _broken(keyring: Keyring, row: ProfileRow, classes: Collection[pii.RetentionClass]) -> list[pii.RetentionClass]:
+    """Those of the classes whose newest key is lost or does not open. Raises KeysUnavailable when nobody can tell."""
+    keys = user_keys(keyring, row)
+    return [retention for retention in sorted(classes) if not keys.works(retention)]
+
+
+async def _replace_keys(
+    tx: Conn, keyring: Keyring, row: ProfileRow, broken: Sequence[pii.RetentionClass]
 ) -> list[UserKeyRow]:
-    """The user's keys, with a new version for each of these classes whose own key is lost or broken.
+    """A new version of each of these keys.
 
     Without it a user whose key is damaged could not even replace what nobody can read any more.
     """
-    rows = user_key_rows(row)
-    keys = keyring.unlock(row.id, rows)
+    keys = user_keys(keyring, row)
     fresh: list[UserKeyRow] = []
-    for retention in sorted(classes):
-        if not keys.works(retention):
-            # Never 1 again: the first key was that, and may come back from a backup.
-            version = max(keys.newest_version(retention), 1) + 1
-            fresh += keyring.new_user_keys(row.id, (retention,), version=version)
-    if fresh:
-        log.error("user_key_replaced", user_id=row.id, count=len(fresh))
-        await queries.add_user_keys(tx, keys=fresh)
-    return rows + fresh
+    for retention in broken:
+        # Never 1 again: the first key was that, and may come back from a backup.
+        version = max(keys.newest_version(retention), 1) + 1
+        fresh += keyring.new_user_keys(row.id, (retention,), version=version)
+    log.error("user_key_replaced", user_id=row.id, count=len(fresh))
+    await queries.add_user_keys(tx, keys=fresh)
+    return fresh
 
 
 def _values(row: ProfileRow) -> queries.ProfileValues:
@@ -302,5 +334,8 @@ def _values(row: ProfileRow) -> queries.ProfileValues:
 
 async def keys_of(tx: Conn, keyring: Keyring, user_id: UUID, retention: pii.RetentionClass) -> UserKeys:
     """The keys of one user, for other domains that seal something of this class; whoever calls has locked the user."""
-    row = await queries.get_profile(tx, user_id=user_id)
-    return keyring.unlock(user_id, await _working_keys(tx, keyring, row, [retention]))
+    row = await _get_profile(tx, user_id)
+    rows = user_key_rows(row)
+    if broken := _broken(keyring, row, [retention]):
+        rows += await _replace_keys(tx, keyring, row, broken)
+    return keyring.unlock(user_id, rows)

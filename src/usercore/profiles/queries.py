@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from usercore.db import Conn, Sql
 from usercore.events import KycStatus, KycTier, UserStatus
-from usercore.outbox import AuditRow
+from usercore.outbox import AuditRow, OutboxRow
 from usercore.pii.classification import RetentionClass
 from usercore.pii.keyring import UserKeyRow
 from usercore.pii.sealed import Sealed
@@ -75,11 +75,13 @@ async def read_profiles(conn: Conn, *, reads: Sequence[AuditRow]) -> list[ReadPr
 
 
 @sql
-async def get_profile(conn: Conn, *, user_id: UUID) -> ProfileRow: ...
+async def get_profile(conn: Conn, *, user_id: UUID) -> ProfileRow | None: ...
 
 
 @sql
-async def save_profile(conn: Conn, *, profile: ProfileValues, version: int) -> int: ...
+async def save_profile(
+    conn: Conn, *, profile: ProfileValues, version: int, audit: Sequence[AuditRow], events: Sequence[OutboxRow]
+) -> int | None: ...
 
 
 @sql

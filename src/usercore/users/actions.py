@@ -9,7 +9,7 @@ from uuid import UUID
 from usercore import telemetry
 from usercore.db import Conn, Db
 from usercore.errors import AccountErased, AccountNotActive, UsercoreError
-from usercore.events import UserCreated, new_event_id, now
+from usercore.events import UserCreated, UserStatus, new_event_id, now
 from usercore.outbox import Actor, AuditRow, Change, audit_row, outbox_row
 from usercore.pii import classification as pii
 from usercore.pii.keyring import Keyring, UserKeyRow
@@ -100,9 +100,9 @@ async def lock_user(tx: Conn, user_id: UUID) -> UserRow:
     return user
 
 
-def refuse_inactive(user: UserRow) -> None:
+def refuse_inactive(status: UserStatus) -> None:
     """Raises AccountNotActive for a frozen, suspended or closed account."""
-    if user.status in ("frozen", "suspended", "closed"):
+    if status in ("frozen", "suspended", "closed"):
         raise AccountNotActive
 
 
