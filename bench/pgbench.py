@@ -24,7 +24,7 @@ from usercore.settings import load
 
 _RATE = re.compile(r"^tps = ([0-9.]+)", re.MULTILINE)
 _PARAMETER = re.compile(r"\$([0-9]+)")
-_PARAMETERS = {f"{statement.name}": statement.parameters for statement in all_statements()}
+_STATEMENTS = {statement.name: statement for statement in all_statements()}
 
 
 class Sent(Struct, frozen=True):
@@ -70,8 +70,15 @@ async def _record(environ: Mapping[str, str], user_id: UUID) -> list[Sent]:
     return sent
 
 
+def holding_the_user(statements: Sequence[Sent]) -> list[Sent]:
+    """The same reads and writes as one transaction that locks the user first, as the service does after a conflict."""
+    user_id = next(argument for sent in statements for argument in sent.arguments if isinstance(argument, UUID))
+    lock = Sent(_STATEMENTS["users.lock_user"].text, (user_id,))
+    return [Sent("begin", ()), lock, *statements, Sent("commit", ())]
+
+
 def write_script(file: Path, statements: Sequence[Sent]) -> Script:
-    """The script of that transaction, in which each client changes a user of its own.
+    """The script of these statements, in which each client changes a user of its own.
 
     What differs from one transaction to the next is made by PostgreSQL (ids, times) or comes from the statement before
     (the version); all else is passed as the parameter that it was.
@@ -96,7 +103,7 @@ def _name(sent: Sent) -> str:
 
 def _value(sent: Sent, number: int, user_id: UUID, constants: dict[str, str]) -> str:
     """What stands for $number: an expression, or a variable that holds the argument."""
-    parameter = _PARAMETERS[_name(sent)][number - 1]
+    parameter = _STATEMENTS[_name(sent)].parameters[number - 1]
     argument = sent.arguments[number - 1]
     if parameter.argument == "version":
         return ":version"

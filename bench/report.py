@@ -21,12 +21,16 @@ class Result(Struct, frozen=True):
 
 
 def compare(
-    bench: str, what: str, values: Sequence[float], rival: str, rival_values: Sequence[float], *, at_least: float
+    bench: str, what: str, values: Sequence[float], rival: str, rival_values: Sequence[float], *, at_least: float = 0.0
 ) -> Result:
-    """Rounds of requests a second against a rival's rounds, which alternated with them: the median of the ratios."""
+    """Rounds of requests a second against a rival's rounds, which alternated with them: the median of the ratios.
+
+    Without `at_least` it is shown and not judged.
+    """
     ratio = median(ours / theirs for ours, theirs in zip(values, rival_values, strict=True))
     against = f"{median(rival_values):,.0f} {rival}"
-    return Result(bench, what, median(values), "/s", against, ratio, f">= {at_least:g}", ratio >= at_least)
+    target, ok = (f">= {at_least:g}", ratio >= at_least) if at_least else ("", None)
+    return Result(bench, what, median(values), "/s", against, ratio, target, ok)
 
 
 def cheaper(bench: str, what: str, ours: Sequence[float], rival: str, theirs: Sequence[float]) -> Result:
