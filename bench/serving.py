@@ -22,8 +22,8 @@ from usercore.operations import Readiness
 from usercore.outbox import Actor
 from usercore.pii.keyring import Keyring
 from usercore.profiles import api, queries
-from usercore.profiles.actions import ProfileReader, open_me
-from usercore.profiles.profile import Address, Me, Profile
+from usercore.profiles.actions import ProfileReader
+from usercore.profiles.profile import Address, Me, Profile, open_me
 from usercore.server import Server, make_server, settle
 from usercore.settings import load
 from usercore.telemetry import configure_logging

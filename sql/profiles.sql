@@ -26,7 +26,7 @@ audited as (
     on conflict do nothing
 )
 select
-    u.*, k.classes as key_classes, k.versions as key_versions, k.epochs as key_epochs, k.wraps as key_wraps,
+    found.*, k.classes as key_classes, k.versions as key_versions, k.epochs as key_epochs, k.wraps as key_wraps,
     r.event_id as read_id
 from readers r
 cross join lateral (
@@ -38,12 +38,12 @@ cross join lateral (
     from users u join user_profiles p on p.user_id = u.id
     where u.id = r.user_id
     offset 0
-) as u
+) as found
 cross join lateral (
     select
         array_agg(retention_class) as classes, array_agg(version) as versions,
         array_agg(epoch) as epochs, array_agg(wrapped) as wraps
-    from user_keys where user_keys.user_id = u.id
+    from user_keys where user_keys.user_id = found.id
 ) as k;
 
 -- name: get_profile

@@ -33,7 +33,7 @@ from usercore.db import Conn, Db
 from usercore.errors import ApiError, ServiceUnavailable
 from usercore.events import UserEvent
 from usercore.profiles import queries as profiles
-from usercore.profiles.actions import open_me
+from usercore.profiles.profile import open_me
 from usercore.settings import Settings, load
 
 SOURCE = Path(usercore.__file__).parent

@@ -94,7 +94,7 @@ async def test_serve_does_not_wait_for_idle_connections(
 
 async def test_work_stops_between_batches(on_kafka: Settings, kafka: Kafka, programs: Start, owner: Conn) -> None:
     """Not even a repeat: a worker that is asked to stop commits what it has done."""
-    users = [uuid4() for _ in range(1_500)]
+    users = [uuid4() for _ in range(3_000)]
     AuthService(kafka.brokers).send(map(created, users))
     program = programs("work")
     stops = 0

@@ -42,7 +42,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     sink = getattr(logs, "_sink")  # noqa: B009
     monkeypatch.setattr(sink, "threshold", 20)
 
-    def write(level: str, event: str, fields: dict[str, object]) -> None:
+    def write(level: str, event: str, fields: dict[str, object], *, wait: bool = False) -> None:
         ids = logs.context.get()
         known = {} if ids is None else {"request_id": ids.request_id, "trace_id": ids.trace_id}
         written.append(json.loads(msgspec.json.encode({"level": level, "event": event, **known, **fields})))

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
+from tests.chaos.locks import LOCKS_WAITED_FOR, becomes
 from tests.service import Client, Person
 from tests.trail import actions_of, events_of
 from usercore.db import Conn
@@ -298,6 +299,28 @@ class TestLimit:
         assert (reply.status, reply.code) == (429, "rate_limited")
         assert 0 < int(reply.headers["Retry-After"]) <= 60
         assert (await asha.get()).status == 200
+
+
+async def test_a_patch_that_was_outrun_starts_again(client: Client, owner: Conn) -> None:
+    """Its statement waits for another change of the user, finds another version, and must not write over it."""
+    asha = client.user()
+    await asha.patch({"first_name": "Asha", "last_name": "Verma"})
+    async with owner.transaction():
+        await owner.execute("update users set version = version + 1, status = 'active' where id = $1", asha.id)
+        waiting = asyncio.create_task(asha.patch({"first_name": "Usha"}))
+        await becomes(owner, LOCKS_WAITED_FOR, 1)
+    reply = await waiting
+    assert reply.status == 200
+    assert reply.headers["ETag"] == '"4"'
+    assert (reply.json()["status"], reply.json()["profile"]["first_name"]) == ("active", "Usha")
+    assert (await actions_of(owner, asha.id)).count("profile.updated") == 2
+    assert [event["version"] for event in await events_of(owner, asha.id)] == [1, 2, 4]
+
+    async with owner.transaction():
+        await owner.execute("update users set version = version + 1, status = 'frozen' where id = $1", asha.id)
+        waiting = asyncio.create_task(asha.patch({"first_name": "Isha"}))
+        await becomes(owner, LOCKS_WAITED_FOR, 1)
+    assert (await waiting).code == "account_not_active"
 
 
 async def test_concurrent_patches_lose_nothing(client: Client, owner: Conn) -> None:

@@ -14,29 +14,16 @@ from usercore.errors import IdentityLocked, KeysUnavailable, OpenFailed, PiiUnav
 from usercore.events import UserUpdated, new_event_id, now
 from usercore.outbox import Actor, AuditRow, Change, audit_row, counted, record, records_of
 from usercore.pii import classification as pii
-from usercore.pii import masks
 from usercore.pii.keyring import Keyring, UserKeyRow, UserKeys
-from usercore.pii.sealed import Sealed
 from usercore.profiles import profile as profiles
 from usercore.profiles import queries
-from usercore.profiles.profile import Address, Me, Profile, ProfilePatch
+from usercore.profiles.profile import Me, ProfilePatch
 from usercore.profiles.queries import ProfileRow, ReadProfileRow
 from usercore.users.actions import UnknownUser, lock_user, refuse_erased, refuse_inactive
 
 log = telemetry.logger(__name__)
 
-PROFILE_FIELDS = {
-    "first_name": pii.FIRST_NAME,
-    "last_name": pii.LAST_NAME,
-    "date_of_birth": pii.DATE_OF_BIRTH,
-    "pan_number": pii.PAN_NUMBER,
-    "aadhaar_last4": pii.AADHAAR_LAST4,
-    "address": pii.ADDRESS,
-    "phone": pii.PHONE,
-}
-"""The sealed fields of a profile; their columns are the name and `_enc`."""
-
-READ = {"fields": [*PROFILE_FIELDS, "email", "avatar_url"]}
+READ = {"fields": [*profiles.FIELDS, "email", "avatar_url"]}
 
 
 class ProfileReader:
@@ -53,87 +40,13 @@ class ProfileReader:
         if row is None:
             raise UnknownUser
         refuse_erased(row)
-        return open_me(row, self._keyring), row.version
+        return profiles.open_me(row, self._keyring), row.version
 
 
 async def read_batch(conn: Conn, reads: Sequence[AuditRow]) -> list[ReadProfileRow | None]:
     """One result for each read, None for an unknown user: what the batcher of ProfileReader runs."""
     rows = {row.read_id: row for row in await queries.read_profiles(conn, reads=reads)}
     return [rows.get(read.event_id) for read in reads]
-
-
-def open_me(row: ProfileRow, keyring: Keyring) -> Me:
-    """The user of a row, opened; masked as a whole when one of its fields does not open."""
-    try:
-        opened = _opened(row, user_keys(keyring, row))
-        masked = False
-    except OpenFailed as failure:
-        log.error("pii_open_failed", user_id=row.id, reason=failure.reason)
-        telemetry.metrics.pii_open_failed(failure.reason)
-        opened = _masked(row)
-        masked = True
-    return Me(
-        id=row.id,
-        status=row.status,
-        kyc_status=row.kyc_status,
-        kyc_tier=row.kyc_tier,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        verified_at=row.verified_at,
-        profile=opened,
-        pii_masked=masked,
-    )
-
-
-def user_keys(keyring: Keyring, row: ProfileRow) -> UserKeys:
-    """The user's wrapped keys, ready to open and seal; nothing is unwrapped before it is needed."""
-    return keyring.unlock(row.id, user_key_rows(row))
-
-
-def user_key_rows(row: ProfileRow) -> list[UserKeyRow]:
-    if row.key_classes is None or row.key_versions is None or row.key_epochs is None or row.key_wraps is None:
-        return []
-    keys = zip(row.key_classes, row.key_versions, row.key_epochs, row.key_wraps, strict=True)
-    return [UserKeyRow(row.id, *key) for key in keys]
-
-
-def _opened(row: ProfileRow, keys: UserKeys) -> Profile:
-    address = _open(keys, "address", row.address_enc)
-    return Profile(
-        first_name=_open(keys, "first_name", row.first_name_enc),
-        last_name=_open(keys, "last_name", row.last_name_enc),
-        date_of_birth=_open(keys, "date_of_birth", row.date_of_birth_enc),
-        pan_number=_open(keys, "pan_number", row.pan_number_enc),
-        aadhaar_last4=_open(keys, "aadhaar_last4", row.aadhaar_last4_enc),
-        address=None if address is None else msgspec.json.decode(address, type=Address),
-        phone=_open(keys, "phone", row.phone_enc),
-        email=row.email,
-        avatar_url=row.avatar_url,
-        updated_at=row.profile_updated_at,
-    )
-
-
-def _open(keys: UserKeys, name: str, sealed: Sealed | None) -> str | None:
-    return None if sealed is None else keys.open(PROFILE_FIELDS[name], sealed).reveal()
-
-
-def _masked(row: ProfileRow) -> Profile:
-    def hidden(sealed: Sealed | None) -> str | None:
-        return None if sealed is None else masks.UNREADABLE
-
-    unreadable = masks.UNREADABLE
-    return Profile(
-        first_name=hidden(row.first_name_enc),
-        last_name=hidden(row.last_name_enc),
-        date_of_birth=hidden(row.date_of_birth_enc),
-        pan_number=hidden(row.pan_number_enc),
-        aadhaar_last4=hidden(row.aadhaar_last4_enc),
-        address=None if row.address_enc is None else Address(unreadable, unreadable, unreadable, unreadable),
-        phone=hidden(row.phone_enc),
-        email=None if row.email is None else masks.email(row.email),
-        avatar_url=None if row.avatar_url is None else masks.url(row.avatar_url),
-        updated_at=row.profile_updated_at,
-    )
 
 
 async def update_profile(
@@ -151,7 +64,7 @@ async def update_profile(
         if if_match is not None and row.version not in if_match:
             raise VersionMismatch
         refuse_inactive(row.status)
-        changed = _changed(row, user_keys(keyring, row), given)
+        changed = _changed(row, profiles.keys_of_row(keyring, row), given)
         if row.kyc_status in ("pending", "in_review", "approved") and not profiles.IDENTITY_FIELDS.isdisjoint(changed):
             raise IdentityLocked
         read = Change(action="profile.read", user_id=user_id, resource="user_profiles", new=READ)
@@ -174,7 +87,7 @@ async def update_profile(
         row, changed = done
         if changed:
             telemetry.metrics.profile_updated()
-    return open_me(row, keyring), row.version
+    return profiles.open_me(row, keyring), row.version
 
 
 async def _get_profile(conn: Conn, user_id: UUID) -> ProfileRow:
@@ -191,7 +104,9 @@ def _changed(row: ProfileRow, keys: UserKeys, given: dict[str, object]) -> dict[
     changed: dict[str, object] = {}
     for name, value in given.items():
         try:
-            old = row.avatar_url if name == "avatar_url" else _open(keys, name, getattr(row, f"{name}_enc"))
+            old = (
+                row.avatar_url if name == "avatar_url" else profiles.open_field(keys, name, getattr(row, f"{name}_enc"))
+            )
             readable = True
         except OpenFailed as failure:
             if failure.reason == "keys_unavailable":
@@ -231,8 +146,8 @@ async def _save(
     None when somebody else was faster, or when a key has to be replaced first, for which the user has to be `held`:
     locked by the transaction of `conn`.
     """
-    key_rows = user_key_rows(row)
-    if broken := _broken(keyring, row, {PROFILE_FIELDS.get(name, pii.EMAIL).retention for name in changed}):
+    key_rows = profiles.key_rows(row)
+    if broken := _broken(keyring, row, {profiles.FIELDS.get(name, pii.EMAIL).retention for name in changed}):
         if not held:
             return None
         key_rows += await _replace_keys(conn, keyring, row, broken)
@@ -242,8 +157,8 @@ async def _save(
     new: dict[str, object] = {}
     for name, value in changed.items():
         text = None if value is None else str(value)
-        if name in PROFILE_FIELDS:
-            field = PROFILE_FIELDS[name]
+        if name in profiles.FIELDS:
+            field = profiles.FIELDS[name]
             # The old ciphertext is copied unopened: a value that cannot be read can still be replaced.
             old[name] = getattr(row, f"{name}_enc")
             new[name] = columns[f"{name}_enc"] = None if text is None else keys.seal(field, text)
@@ -284,7 +199,7 @@ async def _save(
     records = records_of([updated, *also], actor)
     with counted(len(records.audit)) as written:
         version = await queries.save_profile(
-            conn, profile=_values(after), version=row.version, audit=records.audit, events=records.events
+            conn, profile=profiles.values(after), version=row.version, audit=records.audit, events=records.events
         )
         written.nothing = version is None
     return None if version is None else after
@@ -292,7 +207,7 @@ async def _save(
 
 def _broken(keyring: Keyring, row: ProfileRow, classes: Collection[pii.RetentionClass]) -> list[pii.RetentionClass]:
     """Those of the classes whose newest key is lost or does not open. Raises KeysUnavailable when nobody can tell."""
-    keys = user_keys(keyring, row)
+    keys = profiles.keys_of_row(keyring, row)
     return [retention for retention in sorted(classes) if not keys.works(retention)]
 
 
@@ -303,7 +218,7 @@ async def _replace_keys(
 
     Without it a user whose key is damaged could not even replace what nobody can read any more.
     """
-    keys = user_keys(keyring, row)
+    keys = profiles.keys_of_row(keyring, row)
     fresh: list[UserKeyRow] = []
     for retention in broken:
         # Never 1 again: the first key was that, and may come back from a backup.
@@ -314,28 +229,10 @@ async def _replace_keys(
     return fresh
 
 
-def _values(row: ProfileRow) -> queries.ProfileValues:
-    return queries.ProfileValues(
-        user_id=row.id,
-        first_name_enc=row.first_name_enc,
-        last_name_enc=row.last_name_enc,
-        date_of_birth_enc=row.date_of_birth_enc,
-        pan_number_enc=row.pan_number_enc,
-        aadhaar_last4_enc=row.aadhaar_last4_enc,
-        address_enc=row.address_enc,
-        phone_enc=row.phone_enc,
-        email=row.email,
-        avatar_url=row.avatar_url,
-        pan_number_index=row.pan_number_index,
-        phone_index=row.phone_index,
-        updated_at=row.profile_updated_at,
-    )
-
-
 async def keys_of(tx: Conn, keyring: Keyring, user_id: UUID, retention: pii.RetentionClass) -> UserKeys:
     """The keys of one user, for other domains that seal something of this class; whoever calls has locked the user."""
     row = await _get_profile(tx, user_id)
-    rows = user_key_rows(row)
+    rows = profiles.key_rows(row)
     if broken := _broken(keyring, row, [retention]):
         rows += await _replace_keys(tx, keyring, row, broken)
     return keyring.unlock(user_id, rows)

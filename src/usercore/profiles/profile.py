@@ -1,4 +1,4 @@
-"""What a profile is, and how a merge patch changes one: pure, no I/O."""
+"""What a profile is, how a row is opened to one, and how a merge patch changes it: pure, no I/O."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -8,9 +8,16 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from usercore.errors import EmailManagedByAuth, FieldError, ValidationFailed
+from usercore import telemetry
+from usercore.errors import EmailManagedByAuth, FieldError, OpenFailed, ValidationFailed
 from usercore.events import KycStatus, KycTier, UserStatus
-from usercore.pii import validators
+from usercore.pii import classification as pii
+from usercore.pii import masks, validators
+from usercore.pii.keyring import Keyring, UserKeyRow, UserKeys
+from usercore.pii.sealed import Sealed
+from usercore.profiles.queries import ProfileRow, ProfileValues
+
+log = telemetry.logger(__name__)
 
 IDENTITY_FIELDS = frozenset({"first_name", "last_name", "date_of_birth", "pan_number", "aadhaar_last4"})
 """Locked while a KYC case is open and after approval: a vendor compares, or has compared, them with documents."""
@@ -84,6 +91,111 @@ class ProfilePatch(Struct, frozen=True, forbid_unknown_fields=True):
 
     def __repr__(self) -> str:
         return "ProfilePatch(…)"
+
+
+FIELDS = {
+    "first_name": pii.FIRST_NAME,
+    "last_name": pii.LAST_NAME,
+    "date_of_birth": pii.DATE_OF_BIRTH,
+    "pan_number": pii.PAN_NUMBER,
+    "aadhaar_last4": pii.AADHAAR_LAST4,
+    "address": pii.ADDRESS,
+    "phone": pii.PHONE,
+}
+"""The sealed fields of a profile; their columns are the name and `_enc`."""
+
+
+def open_me(row: ProfileRow, keyring: Keyring) -> Me:
+    """The user of a row, opened; masked as a whole when one of its fields does not open."""
+    try:
+        opened = _opened(row, keys_of_row(keyring, row))
+        masked = False
+    except OpenFailed as failure:
+        log.error("pii_open_failed", user_id=row.id, reason=failure.reason)
+        telemetry.metrics.pii_open_failed(failure.reason)
+        opened = _masked(row)
+        masked = True
+    return Me(
+        id=row.id,
+        status=row.status,
+        kyc_status=row.kyc_status,
+        kyc_tier=row.kyc_tier,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        verified_at=row.verified_at,
+        profile=opened,
+        pii_masked=masked,
+    )
+
+
+def keys_of_row(keyring: Keyring, row: ProfileRow) -> UserKeys:
+    """The user's wrapped keys, ready to open and seal; nothing is unwrapped before it is needed."""
+    return keyring.unlock(row.id, key_rows(row))
+
+
+def key_rows(row: ProfileRow) -> list[UserKeyRow]:
+    if row.key_classes is None or row.key_versions is None or row.key_epochs is None or row.key_wraps is None:
+        return []
+    keys = zip(row.key_classes, row.key_versions, row.key_epochs, row.key_wraps, strict=True)
+    return [UserKeyRow(row.id, *key) for key in keys]
+
+
+def _opened(row: ProfileRow, keys: UserKeys) -> Profile:
+    address = open_field(keys, "address", row.address_enc)
+    return Profile(
+        first_name=open_field(keys, "first_name", row.first_name_enc),
+        last_name=open_field(keys, "last_name", row.last_name_enc),
+        date_of_birth=open_field(keys, "date_of_birth", row.date_of_birth_enc),
+        pan_number=open_field(keys, "pan_number", row.pan_number_enc),
+        aadhaar_last4=open_field(keys, "aadhaar_last4", row.aadhaar_last4_enc),
+        address=None if address is None else msgspec.json.decode(address, type=Address),
+        phone=open_field(keys, "phone", row.phone_enc),
+        email=row.email,
+        avatar_url=row.avatar_url,
+        updated_at=row.profile_updated_at,
+    )
+
+
+def open_field(keys: UserKeys, name: str, sealed: Sealed | None) -> str | None:
+    return None if sealed is None else keys.open(FIELDS[name], sealed).reveal()
+
+
+def _masked(row: ProfileRow) -> Profile:
+    def hidden(sealed: Sealed | None) -> str | None:
+        return None if sealed is None else masks.UNREADABLE
+
+    unreadable = masks.UNREADABLE
+    return Profile(
+        first_name=hidden(row.first_name_enc),
+        last_name=hidden(row.last_name_enc),
+        date_of_birth=hidden(row.date_of_birth_enc),
+        pan_number=hidden(row.pan_number_enc),
+        aadhaar_last4=hidden(row.aadhaar_last4_enc),
+        address=None if row.address_enc is None else Address(unreadable, unreadable, unreadable, unreadable),
+        phone=hidden(row.phone_enc),
+        email=None if row.email is None else masks.email(row.email),
+        avatar_url=None if row.avatar_url is None else masks.url(row.avatar_url),
+        updated_at=row.profile_updated_at,
+    )
+
+
+def values(row: ProfileRow) -> ProfileValues:
+    """What of a row is written."""
+    return ProfileValues(
+        user_id=row.id,
+        first_name_enc=row.first_name_enc,
+        last_name_enc=row.last_name_enc,
+        date_of_birth_enc=row.date_of_birth_enc,
+        pan_number_enc=row.pan_number_enc,
+        aadhaar_last4_enc=row.aadhaar_last4_enc,
+        address_enc=row.address_enc,
+        phone_enc=row.phone_enc,
+        email=row.email,
+        avatar_url=row.avatar_url,
+        pan_number_index=row.pan_number_index,
+        phone_index=row.phone_index,
+        updated_at=row.profile_updated_at,
+    )
 
 
 _VALIDATORS: Mapping[str, Callable[[str], str]] = {
