@@ -57,7 +57,7 @@ class Secret:
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """Every variable of docs/settings.md, in lower case. HYPERVERGE_* and SIGNZY_* are read by their plugins."""
+    """Every variable of docs/settings.md, in lower case. Those of vendors are read by `plugins.variables`."""
 
     usercore_env: Environment
     log_level: LogLevel
@@ -99,6 +99,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     kyc_max_attempts: int
     kyc_validity_days: int
     kyc_four_eyes: bool
+    kyc_initiate_limit_per_hour: int
     artifact_store_url: str | None
     artifact_hosts: tuple[str, ...]
 
@@ -158,6 +159,7 @@ def load(environ: Mapping[str, str], dotenv: Path | None = None) -> Settings:
         kyc_max_attempts=reader.integer("KYC_MAX_ATTEMPTS", 5, 1, 100),
         kyc_validity_days=reader.integer("KYC_VALIDITY_DAYS", 730, 1, 36_500),
         kyc_four_eyes=reader.switch("KYC_FOUR_EYES", default=False),
+        kyc_initiate_limit_per_hour=reader.integer("KYC_INITIATE_LIMIT_PER_HOUR", 5, 1, 100_000),
         artifact_store_url=reader.url("ARTIFACT_STORE_URL", ("file", "s3", "gs"))
         or (f"file://{Path.cwd() / '.dev' / 'artifacts'}" if dev else None),
         artifact_hosts=reader.each("ARTIFACT_HOSTS", _host, "a list of host names"),
@@ -169,12 +171,17 @@ def load(environ: Mapping[str, str], dotenv: Path | None = None) -> Settings:
     return settings
 
 
+def environment(environ: Mapping[str, str], dotenv: Path | None = None) -> dict[str, str]:
+    """The variables that `load` sees, for what has variables of its own; without those that are empty."""
+    return {name: value for name, value in _Reader(environ, dotenv).values.items() if value}
+
+
 def masked(settings: Settings) -> dict[str, str]:
     """Each variable with its effective value as text, passwords replaced by ***; unset ones are empty."""
     shown: dict[str, str] = {}
     for field in fields(settings):
         if field.name != "retention":
-            shown[field.name.upper()] = _shown(getattr(settings, field.name))
+            shown[field.name.upper()] = printable(getattr(settings, field.name))
     for retention_class, period in sorted(settings.retention.items()):
         shown[f"RETENTION_{retention_class.upper()}"] = f"{period.days}d"
     return shown
@@ -209,6 +216,7 @@ def _contradictions(settings: Settings, reader: "_Reader") -> list[str]:
             "PII_ENCRYPTION_KEY_ID must not be local:// in production",
         )
         require(settings.clickhouse_url is not None, "CLICKHOUSE_URL is required in production")
+        require(settings.public_url is not None, "PUBLIC_URL is required in production")
         require(
             settings.postgres_owner_url is None
             or urlsplit(settings.postgres_owner_url.reveal()).username
@@ -228,7 +236,7 @@ class _Reader:
             values = self._dotenv(dotenv)
         # The environment wins, but an empty variable does not hide one from the file.
         values.update({name: value for name, value in environ.items() if value.strip()})
-        self._values = {name: value.strip() for name, value in values.items()}
+        self.values = {name: value.strip() for name, value in values.items()}
 
     def _dotenv(self, file: Path) -> dict[str, str]:
         values: dict[str, str] = {}
@@ -247,13 +255,13 @@ class _Reader:
         return values
 
     def has(self, name: str) -> bool:
-        return bool(self._values.get(name))
+        return bool(self.values.get(name))
 
     def complained_about(self, name: str) -> bool:
         return any(problem.split()[0] == name for problem in self.problems)
 
     def text(self, name: str, *, required: bool = False) -> str | None:
-        value = self._values.get(name) or None
+        value = self.values.get(name) or None
         if value is None and required:
             self.problems.append(f"{name} is required")
         return value
@@ -317,7 +325,7 @@ class _Reader:
     def retention(self) -> dict[str, timedelta]:
         """RETENTION_<CLASS>, each `<n>d` or `<n>y` (365 days)."""
         periods: dict[str, timedelta] = {}
-        for name in sorted(name for name in self._values if name.startswith("RETENTION_")):
+        for name in sorted(name for name in self.values if name.startswith("RETENTION_")):
             retention_class = name.removeprefix("RETENTION_").lower()
             found = re.fullmatch("([0-9]{1,5})([dy])", self.text(name) or "")
             if retention_class not in RETENTION_CLASSES:
@@ -356,7 +364,8 @@ def _hold_source(text: str) -> tuple[str, str]:
     return _match(r"[\x21-\x7e]{1,128}", client_id.strip()), _slug(source.strip())
 
 
-def _shown(value: object) -> str:
+def printable(value: object) -> str:
+    """A value as text, without what is secret in it."""
     if value is None:
         return ""
     if isinstance(value, bool):

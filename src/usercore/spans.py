@@ -133,6 +133,13 @@ def span(name: SpanName, **attributes: Field) -> AbstractContextManager[object]:
     return _recorded(name, SpanKind.INTERNAL, attributes)
 
 
+def vendor_span(operation: str, vendor: str) -> AbstractContextManager[object]:
+    """The span around one call of a vendor; `operation` is one of the constants of its plugin."""
+    if _tracer is None:
+        return _nothing
+    return _recorded(f"vendor.{operation}", SpanKind.CLIENT, {"vendor": vendor})
+
+
 @contextmanager
 def server_span(method: str, parent: Trace | None) -> Generator[otel.Span, None, None]:
     """The span around one HTTP request, to be renamed to `<method> <route>` when the route is known."""

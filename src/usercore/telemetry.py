@@ -24,6 +24,7 @@ from usercore.spans import (
     server_span,
     span,
     tracing,
+    vendor_span,
 )
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "server_span",
     "span",
     "tracing",
+    "vendor_span",
 ]
 
 PLAIN_TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -94,6 +96,18 @@ class Metrics:
         self._audit_horizon = gauge("usercore_audit_partition_horizon_days", "Days for which audit partitions exist")
         self._keyring_epochs = gauge("usercore_keyring_epochs", "Keyring epochs", "state")
         self._redis_up = gauge("usercore_redis_up", "1 when Redis answers")
+        self._vendor_requests = counter(
+            "usercore_vendor_requests", "Requests to vendors, each repetition", "vendor", "operation", "outcome"
+        )
+        self._vendor_seconds = prometheus.Histogram(
+            "usercore_vendor_request_seconds",
+            "Time until a vendor answered, or did not",
+            ("vendor", "operation"),
+            registry=registry,
+            buckets=SECONDS,
+        )
+        self._vendor_breaker_open = gauge("usercore_vendor_breaker_open", "1 while a vendor is left alone", "vendor")
+        self._vendor_bugs = counter("usercore_vendor_bugs", "Errors of a plugin that no plugin may raise", "vendor")
         for unmeasured in (self._audit_horizon, self._redis_up, self._outbox_depth, self._outbox_oldest):
             # Zero would be a statement, and fire an alert.
             unmeasured.set(float("nan"))
@@ -165,6 +179,18 @@ class Metrics:
 
     def redis_up(self, up: bool) -> None:
         self._redis_up.set(up)
+
+    def vendor_request(self, vendor: str, operation: str, outcome: str, seconds: float | None) -> None:
+        """`operation` is a constant of the plugin; `seconds` is None for what was not sent."""
+        self._vendor_requests.labels(vendor, operation, outcome).inc()
+        if seconds is not None:
+            self._vendor_seconds.labels(vendor, operation).observe(seconds)
+
+    def vendor_breaker(self, vendor: str, *, open: bool) -> None:
+        self._vendor_breaker_open.labels(vendor).set(open)
+
+    def vendor_bug(self, vendor: str) -> None:
+        self._vendor_bugs.labels(vendor).inc()
 
     def before_render(self, refresh: Callable[[], None]) -> None:
         """`refresh` is called before each rendering, to set gauges that only have a value when somebody looks."""

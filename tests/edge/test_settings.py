@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from usercore.errors import SettingsError
-from usercore.settings import RETENTION_CLASSES, Secret, Settings, load, masked
+from usercore.settings import RETENTION_CLASSES, Secret, Settings, environment, load, masked
 
 DOCS = Path(__file__).parents[2] / "docs" / "settings.md"
 
@@ -39,6 +39,7 @@ def production(good: dict[str, str]) -> dict[str, str]:
         "CLICKHOUSE_URL": "clickhouse://u:hunter5@ch:9000/audit",
         "PII_ENCRYPTION_KEY_ID": "gcp-kms://projects/p/locations/l/keyRings/r/cryptoKeys/k",
         "POSTGRES_OWNER_URL": "postgresql://owner:hunter6@db:5432/usercore",
+        "PUBLIC_URL": "https://usercore.test",
     }
 
 
@@ -56,6 +57,8 @@ def test_defaults_in_dev(good: dict[str, str]) -> None:
     assert settings.kafka_brokers == ("one:9092", "two:9092")
     assert settings.kyc_vendors == ("hyperverge", "signzy")
     assert (settings.profile_patch_limit_per_minute, settings.db_pool_size) == (10, 10)
+    assert (settings.kyc_max_attempts, settings.kyc_validity_days, settings.kyc_initiate_limit_per_hour) == (5, 730, 5)
+    assert (settings.kyc_four_eyes, settings.kyc_redirect_hosts, settings.artifact_hosts) == (False, (), ())
     assert settings.artifact_store_url is not None
     assert settings.artifact_store_url.startswith("file://")
     assert not settings.production
@@ -65,7 +68,7 @@ def test_defaults_in_production(production: dict[str, str]) -> None:
     del production["USERCORE_ENV"], production["POSTGRES_OWNER_URL"]
     settings = load(production)
     assert settings.production
-    assert (settings.listen_host, settings.public_url, settings.postgres_owner_url) == ("0.0.0.0", None, None)
+    assert (settings.listen_host, settings.postgres_owner_url) == ("0.0.0.0", None)
     assert settings.artifact_store_url is None
 
 
@@ -80,6 +83,7 @@ def test_everything_that_is_missing_is_named_at_once() -> None:
         "JWT_AUDIENCE",
         "JWT_JWKS_URL",
         "CLICKHOUSE_URL",
+        "PUBLIC_URL",
     }
 
 
@@ -109,6 +113,8 @@ def test_everything_that_is_missing_is_named_at_once() -> None:
         ("HOLD_SOURCES", "risk-engine"),
         ("HOLD_SOURCES", "risk-engine=Risk Team"),
         ("KYC_FOUR_EYES", "maybe"),
+        ("KYC_VENDORS", "hyperverge,Signzy"),
+        ("KYC_INITIATE_LIMIT_PER_HOUR", "0"),
         ("KYC_REDIRECT_HOSTS", "https://app.test"),
         ("EVENT_FORMAT", "xml"),
         ("RETENTION_IDENTITY", "8 years"),
@@ -140,6 +146,7 @@ def test_what_contradicts(good: dict[str, str], production: dict[str, str]) -> N
         ("PII_ENCRYPTION_KEY_ID", "local://kms.json"),
         ("CLICKHOUSE_URL", ""),
         ("PUBLIC_URL", "http://usercore.test"),
+        ("PUBLIC_URL", ""),
     ],
 )
 def test_what_production_refuses(production: dict[str, str], name: str, value: str) -> None:
@@ -188,6 +195,16 @@ def test_a_dotenv_fills_in_and_loses(good: dict[str, str], tmp_path: Path) -> No
     assert "POSTGRES_URL is required" in problems({"USERCORE_ENV": "production"}, dotenv)
     dotenv.write_text("PORT=1\nhunter2 lies here\n")
     assert problems(good, dotenv) == [".env line 2 is not NAME=value"]
+
+
+def test_what_has_variables_of_its_own_sees_the_same_ones(tmp_path: Path) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("ACME_API_KEY=one\nACME_BASE_URL=two\n")
+    assert environment({"ACME_API_KEY": " three ", "ACME_APP_ID": " "}, dotenv) == {
+        "ACME_API_KEY": "three",
+        "ACME_BASE_URL": "two",
+    }
+    assert environment({"USERCORE_ENV": "production"}, dotenv) == {"USERCORE_ENV": "production"}
 
 
 def test_no_secret_is_printed(production: dict[str, str]) -> None:

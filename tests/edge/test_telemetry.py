@@ -201,6 +201,10 @@ def test_the_others_are_counted() -> None:
     metrics.audit_partition_horizon(60)
     metrics.keyring_epochs("active", 4)
     metrics.redis_up(True)
+    metrics.vendor_request("acme", "start", "answered", 0.3)
+    metrics.vendor_request("acme", "start", "breaker_open", None)
+    metrics.vendor_breaker("acme", open=True)
+    metrics.vendor_bug("acme")
     text = metrics.render()[0].decode().splitlines()
     for line in (
         'usercore_http_requests_total{method="GET",route="/v1/me",status="200"} 2.0',
@@ -219,6 +223,11 @@ def test_the_others_are_counted() -> None:
         "usercore_audit_partition_horizon_days 60.0",
         'usercore_keyring_epochs{state="active"} 4.0',
         "usercore_redis_up 1.0",
+        'usercore_vendor_requests_total{operation="start",outcome="answered",vendor="acme"} 1.0',
+        'usercore_vendor_requests_total{operation="start",outcome="breaker_open",vendor="acme"} 1.0',
+        'usercore_vendor_request_seconds_count{operation="start",vendor="acme"} 1.0',
+        'usercore_vendor_breaker_open{vendor="acme"} 1.0',
+        'usercore_vendor_bugs_total{vendor="acme"} 1.0',
     ):
         assert line in text
 

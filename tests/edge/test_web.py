@@ -498,6 +498,7 @@ async def test_metrics_and_schema_are_apart_in_production(tmp_path: Path) -> Non
         USERCORE_ENV="production",
         CLICKHOUSE_URL="clickhouse://ch/audit",
         PII_ENCRYPTION_KEY_ID="gcp-kms://projects/p",
+        PUBLIC_URL="https://usercore.test",
     )
     for path, media_type in (
         ("/metrics", "text/plain; version=0.0.4; charset=utf-8"),

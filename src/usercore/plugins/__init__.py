@@ -38,6 +38,7 @@ from usercore.plugins.vendor import (
     WebhookScheme,
     hookimpl,
 )
+from usercore.plugins.webhooks import sign
 
 __all__ = [
     "API_VERSION",
@@ -74,4 +75,5 @@ __all__ = [
     "WebhookEvent",
     "WebhookScheme",
     "hookimpl",
+    "sign",
 ]

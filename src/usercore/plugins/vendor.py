@@ -153,6 +153,7 @@ class Http(Protocol):
     ) -> Response:
         """Send JSON. `operation` names it in metrics; what is `safe` to repeat is repeated after a lost answer.
 
+        An operation is one of at most 16 constants of the plugin, of lower-case letters and underscores.
         Raises VendorUnavailable, and VendorProtocolError for an answer that is too large.
         """
         ...
@@ -263,8 +264,9 @@ class ErasingVendor(KycVendor, Protocol):
 class VendorSettings(Struct, frozen=True, kw_only=True):
     """The settings that every vendor has; a plugin extends it with its own.
 
-    Each is read from the environment as <NAME OF THE VENDOR>_<NAME OF THE FIELD>, in capitals. A field whose name ends
-    in `_key`, `_secret`, `_secrets` or `_password` is never shown.
+    Each is read from the environment as <NAME OF THE VENDOR>_<NAME OF THE FIELD>, in capitals: str, int, bool, float,
+    tuple[str, ...], a Literal of strings, or one of these or None. A field whose name ends in `_key`, `_secret`,
+    `_secrets`, `_password` or `_token` is never shown.
     """
 
     api_key: str = ""
@@ -272,6 +274,9 @@ class VendorSettings(Struct, frozen=True, kw_only=True):
     webhook_auth: WebhookScheme | None = None
     webhook_secrets: tuple[str, ...] = ()
     """Separated by commas in the environment. All of them are accepted, so that one can follow another."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(…)"
 
 
 S = TypeVar("S", bound=VendorSettings)
