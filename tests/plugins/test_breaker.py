@@ -64,11 +64,12 @@ def test_calls_from_before_it_opened_do_not_count() -> None:
     times = Times()
     early = [times.enter() for _ in range(4)]
     times.open()
+    times.now += 4
     early[0].answered()
     early[1].failed()
     assert times.changes == [True]
-    assert times.breaker.enter() == 10.0
-    times.now += 10
+    assert times.breaker.enter() == 6.0
+    times.now += 6
     probe = times.enter()
     early[2].answered()
     early[3].leave()
