@@ -15,6 +15,16 @@ returning true;
 update users set status = :status, version = version + 1, updated_at = :at where id = :user_id
 returning version;
 
+-- name: set_activated
+-- From now on an account without holds is active.
+update users set activated_at = :at where id = :user_id and activated_at is null;
+
+-- name: take_overdue_holds
+-- Lift the holds for an overdue KYC.
+update account_holds set lifted_at = :at, lift_reason = 'user_verified'
+where user_id = :user_id and source = 'kyc' and reason = 'kyc_overdue' and lifted_at is null
+returning id;
+
 -- name: accept_auth_events
 -- Remember consumed events; those that were consumed before are not returned. Ordered against deadlocks.
 insert into inbox (topic, event_id)

@@ -59,7 +59,7 @@ select id from added;
 -- Hold the users row until the transaction ends. Every emitting verb begins here, so a user's events are in the order
 -- of their commits. Alone, because a join or subquery in the statement that waits for the lock would show what was
 -- there before the wait.
-select u.id, u.status, u.kyc_status, u.kyc_tier, u.version, u.activated_at, u.closed_at, u.erased_at
+select u.id, u.status, u.kyc_status, u.kyc_tier, u.version, u.verified_at, u.activated_at, u.closed_at, u.erased_at
 from users u
 where u.id = :user_id
 for update;

@@ -2,15 +2,18 @@
 
     UsercoreError
     ├── ApiError                      has a status and a code; the edge answers it as a problem
-    │   ├── InvalidRequest 400 ── MalformedBody, InvalidCursor
+    │   ├── InvalidRequest 400 ── MalformedBody, MalformedWebhook, InvalidCursor
     │   ├── Unauthenticated 401, Forbidden 403
-    │   ├── NotFound 404 ── UserNotFound
+    │   ├── NotFound 404 ── UserNotFound, CaseNotFound
     │   ├── MethodNotAllowed 405, VersionMismatch 412, BodyTooLarge 413, UnsupportedMediaType 415
-    │   ├── Conflict 409 ── IdempotencyInProgress, IdentityLocked, AccountNotActive, ConsentNotGranted, PiiUnavailable
+    │   ├── Conflict 409 ── IdempotencyInProgress, IdentityLocked, AccountNotActive, ConsentNotGranted, PiiUnavailable,
+    │   │   ProfileIncomplete, KycTierNotNext, KycTierReached, KycResubmitNotAllowed, KycAttemptsExhausted, CaseChanged,
+    │   │   CaseNotInReview, SecondReviewerRequired, IdentityConflict
     │   ├── AccountErased 410
     │   ├── ValidationFailed 422 ── EmailManagedByAuth, IdempotencyMismatch
     │   ├── RateLimited 429
-    │   └── InternalError 500, ServiceUnavailable 503 ── DatabaseUnavailable, AuditUnavailable, KeysUnavailable
+    │   └── InternalError 500, ServiceUnavailable 503 ── DatabaseUnavailable, AuditUnavailable, KeysUnavailable,
+    │       KycVendorUnavailable
     ├── OpenFailed                    a sealed value did not open
     ├── NoRow                         a statement that promises a row had none
     ├── NetworkInTransaction          a bug: the network was used while a transaction was open
@@ -114,6 +117,15 @@ class MalformedBody(InvalidRequest):
     code = "malformed_body"
 
 
+class MalformedWebhook(InvalidRequest):
+    """Malformed webhook.
+
+    The message is authentic, and not one of this vendor's.
+    """
+
+    code = "malformed_webhook"
+
+
 class InvalidCursor(InvalidRequest):
     """Invalid cursor.
 
@@ -162,6 +174,12 @@ class UserNotFound(NotFound):
     """User not found."""
 
     code = "user_not_found"
+
+
+class CaseNotFound(NotFound):
+    """Case not found."""
+
+    code = "case_not_found"
 
 
 class MethodNotAllowed(ApiError):
@@ -232,6 +250,87 @@ class PiiUnavailable(Conflict):
     """
 
     code = "pii_unavailable"
+
+
+class ProfileIncomplete(Conflict):
+    """Profile incomplete.
+
+    The verification needs members of the profile that are empty: see errors.
+    """
+
+    code = "profile_incomplete"
+
+
+class KycTierNotNext(Conflict):
+    """Not the next tier.
+
+    Tiers are reached one after the other.
+    """
+
+    code = "kyc_tier_not_next"
+
+
+class KycTierReached(Conflict):
+    """Tier reached.
+
+    There is nothing left to verify for this tier.
+    """
+
+    code = "kyc_tier_reached"
+
+
+class KycResubmitNotAllowed(Conflict):
+    """Resubmission not allowed.
+
+    Only after a rejected or expired case.
+    """
+
+    code = "kyc_resubmit_not_allowed"
+
+
+class KycAttemptsExhausted(Conflict):
+    """Attempts exhausted.
+
+    This verification has failed too often. Ask support.
+    """
+
+    code = "kyc_attempts_exhausted"
+
+
+class CaseChanged(Conflict):
+    """Case changed.
+
+    The case is not what it was when it was read. Read it again.
+    """
+
+    code = "case_changed"
+
+
+class CaseNotInReview(Conflict):
+    """Case not in review.
+
+    Only a case in review can be decided.
+    """
+
+    code = "case_not_in_review"
+
+
+class SecondReviewerRequired(Conflict):
+    """Second reviewer required.
+
+    Somebody else has to approve too.
+    """
+
+    code = "second_reviewer_required"
+
+
+class IdentityConflict(Conflict):
+    """Identity conflict.
+
+    Another account is verified with this identity.
+    """
+
+    code = "identity_conflict"
 
 
 # 412, 413, 415 --------------------------------------------------------------------------------------------------------
@@ -348,6 +447,15 @@ class KeysUnavailable(ServiceUnavailable):
     """
 
     code = "keys_unavailable"
+
+
+class KycVendorUnavailable(ServiceUnavailable):
+    """Verification unavailable.
+
+    No vendor can do this verification at the moment. Try again later.
+    """
+
+    code = "kyc_vendor_unavailable"
 
 
 # Not for clients ------------------------------------------------------------------------------------------------------

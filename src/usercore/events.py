@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 UserStatus = Literal["pending", "active", "suspended", "frozen", "closed"]
 KycStatus = Literal["not_started", "pending", "in_review", "approved", "rejected", "expired"]
 KycTier = Literal["tier_0", "tier_1", "tier_2", "tier_3"]
+KycCaseStatus = Literal["initiated", "documents_submitted", "in_review", "approved", "rejected", "expired"]
 
 AUTH_CREATED = "auth.created.v1"
 AUTH_DEACTIVATED = "auth.account.deactivated.v1"
@@ -85,5 +86,56 @@ class UserFrozen(UserEvent, frozen=True, kw_only=True):
     actor_id: UUID | None
 
 
-PUBLISHED: tuple[type[UserEvent], ...] = (UserCreated, UserUpdated, UserFrozen)
+class UserSuspended(UserEvent, frozen=True, kw_only=True):
+    topic: ClassVar[str] = "user.suspended.v1"
+
+    event_type: Literal["user.suspended.v1"] = "user.suspended.v1"
+    reason: str
+    actor_id: UUID | None
+
+
+class UserVerified(UserEvent, frozen=True, kw_only=True):
+    topic: ClassVar[str] = "user.verified.v1"
+
+    event_type: Literal["user.verified.v1"] = "user.verified.v1"
+    kyc_tier: KycTier
+    previous_tier: KycTier
+    kyc_case_id: UUID
+    verified_at: datetime
+
+
+class UserKycInitiated(UserEvent, frozen=True, kw_only=True):
+    topic: ClassVar[str] = "user.kyc.initiated.v1"
+
+    event_type: Literal["user.kyc.initiated.v1"] = "user.kyc.initiated.v1"
+    kyc_case_id: UUID
+    vendor: str
+    target_tier: KycTier
+
+
+class UserKycUpdated(UserEvent, frozen=True, kw_only=True):
+    """`status` and `previous_status` are the case's; `kyc_status` and the tiers are the user's."""
+
+    topic: ClassVar[str] = "user.kyc.updated.v1"
+
+    event_type: Literal["user.kyc.updated.v1"] = "user.kyc.updated.v1"
+    kyc_case_id: UUID
+    vendor: str
+    status: KycCaseStatus
+    previous_status: KycCaseStatus
+    rejection_code: str | None
+    kyc_status: KycStatus
+    kyc_tier: KycTier
+    previous_tier: KycTier
+
+
+PUBLISHED: tuple[type[UserEvent], ...] = (
+    UserCreated,
+    UserUpdated,
+    UserVerified,
+    UserFrozen,
+    UserSuspended,
+    UserKycInitiated,
+    UserKycUpdated,
+)
 """All events that exist so far; topics are made from it, golden files tested with it."""

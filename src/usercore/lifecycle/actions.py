@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from uuid import UUID, uuid5
+
+from msgspec.structs import replace
 
 from usercore import telemetry
 from usercore.db import Conn, Db
@@ -11,8 +14,10 @@ from usercore.events import (
     AUTH_DEACTIVATED,
     AuthAccountDeactivated,
     AuthCreated,
+    UserEvent,
     UserFrozen,
     UserStatus,
+    UserSuspended,
     new_event_id,
     now,
 )
@@ -22,7 +27,10 @@ from usercore.outbox import SYSTEM, Actor, Change, record
 from usercore.pii import classification as pii
 from usercore.pii.keyring import Keyring
 from usercore.profiles.actions import fill_emails, keys_of
-from usercore.users.actions import add_users, lock_user
+from usercore.users.actions import UserRow, add_users, lock_user
+
+KYC_FRAUD = "kyc_fraud"
+KYC_OVERDUE = "kyc_overdue"
 
 
 def derive_status(
@@ -52,34 +60,92 @@ async def place_hold(tx: Conn, hold: NewHold, actor: Actor) -> bool:
         resource="account_holds",
         new={"hold_id": str(hold.id), "effect": hold.effect, "source": hold.source, "reason": hold.reason},
     )
+    return (
+        await _derive_again(tx, user, actor, hold.placed_at, placed, reason=hold.reason, source=hold.source) == "frozen"
+    )
+
+
+async def hold_for_kyc(
+    tx: Conn, user_id: UUID, effect: HoldEffect, reason: str, cause: UUID, actor: Actor, at: datetime
+) -> bool:
+    """Place the hold that a case (`cause`) gives reason for, once; true when the account became frozen."""
+    hold = NewHold(
+        id=new_event_id(),
+        user_id=user_id,
+        effect=effect,
+        source="kyc",
+        reason=reason,
+        note_enc=None,
+        placed_by=None,
+        placed_at=at,
+        source_event_id=uuid5(cause, reason),
+    )
+    return await place_hold(tx, hold, actor)
+
+
+async def activate(tx: Conn, user_id: UUID, actor: Actor, at: datetime) -> None:
+    """A user has reached a tier: active from now on, unless a hold is in the way. Lifts a hold for an overdue KYC."""
+    user = await lock_user(tx, user_id)
+    lifted = [
+        Change(
+            action="hold.lifted",
+            user_id=user_id,
+            resource="account_holds",
+            old={"hold_id": str(hold_id), "effect": "suspend", "source": "kyc", "reason": KYC_OVERDUE},
+            new={"lift_reason": "user_verified"},
+        )
+        for hold_id in await queries.take_overdue_holds(tx, user_id=user_id, at=at)
+    ]
+    if user.activated_at is None:
+        await queries.set_activated(tx, user_id=user_id, at=at)
+    active = replace(user, activated_at=user.activated_at or at)
+    await _derive_again(tx, active, actor, at, *lifted, reason="user_verified", source="kyc")
+
+
+async def _derive_again(
+    tx: Conn, user: UserRow, actor: Actor, at: datetime, *also: Change, reason: str, source: str
+) -> UserStatus | None:
+    """The new status, written and recorded when it is another one; `also` is recorded with it."""
     status = derive_status(
         closed_at=user.closed_at,
         open_effects=await queries.list_open_effects(tx, user_id=user.id),
         activated_at=user.activated_at,
     )
     if status == user.status:
-        await record(tx, placed, actor=actor)
-        return False
-    version = await queries.set_status(tx, user_id=user.id, status=status, at=hold.placed_at)
-    frozen = UserFrozen(
-        event_id=new_event_id(),
-        occurred_at=hold.placed_at,
-        user_id=user.id,
-        version=version,
-        reason=hold.reason,
-        source=hold.source,
-        actor_id=actor.id,
-    )
+        if also:
+            await record(tx, *also, actor=actor)
+        return None
+    version = await queries.set_status(tx, user_id=user.id, status=status, at=at)
+    event: UserEvent | None = None
+    if status == "frozen":
+        event = UserFrozen(
+            event_id=new_event_id(),
+            occurred_at=at,
+            user_id=user.id,
+            version=version,
+            reason=reason,
+            source=source,
+            actor_id=actor.id,
+        )
+    elif status == "suspended":
+        event = UserSuspended(
+            event_id=new_event_id(),
+            occurred_at=at,
+            user_id=user.id,
+            version=version,
+            reason=reason,
+            actor_id=actor.id,
+        )
     changed = Change(
         action="status.changed",
         user_id=user.id,
         resource="users",
         old={"status": user.status},
         new={"status": status},
-        event=frozen if status == "frozen" else None,
+        event=event,
     )
-    await record(tx, placed, changed, actor=actor)
-    return status == "frozen"
+    await record(tx, *also, changed, actor=actor)
+    return status
 
 
 async def apply_auth_events(

@@ -41,4 +41,12 @@ async def set_status(conn: Conn, *, user_id: UUID, status: UserStatus, at: datet
 
 
 @sql
+async def set_activated(conn: Conn, *, user_id: UUID, at: datetime) -> None: ...
+
+
+@sql
+async def take_overdue_holds(conn: Conn, *, user_id: UUID, at: datetime) -> list[UUID]: ...
+
+
+@sql
 async def accept_auth_events(conn: Conn, *, topics: Sequence[str], event_ids: Sequence[UUID]) -> list[UUID]: ...

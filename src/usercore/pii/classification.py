@@ -69,11 +69,20 @@ EMAIL = Field("user_profiles", "email", "contact", masks.email, storage="clear")
 AVATAR_URL = Field("user_profiles", "avatar_url", "contact", masks.url, storage="clear")
 HOLD_NOTE = Field("account_holds", "note_enc", "identity", masks.free_text)
 LIFT_NOTE = Field("account_holds", "lift_note_enc", "identity", masks.free_text)
+EVIDENCE = Field("kyc_evidence", "payload_enc", "kyc_evidence", masks.free_text)
+BANK_ACCOUNT = Field("kyc_cases", "bank_account_enc", "kyc_evidence", masks.free_text)
+ATTEMPT_TOKEN = Field("kyc_attempts", "token_enc", "kyc_evidence", masks.free_text)
+HOSTED = Field("kyc_attempts", "hosted_enc", "kyc_evidence", masks.free_text)
+STORAGE_REF = Field("kyc_artifacts", "storage_ref_enc", "kyc_evidence", masks.free_text)
+ARTIFACT_SOURCE = Field("kyc_artifacts", "source_enc", "kyc_evidence", masks.free_text)
+WEBHOOK_BODY = Field("webhook_inbox", "body_enc", "kyc_evidence", masks.free_text)
+WEBHOOK_HEADERS = Field("webhook_inbox", "headers_enc", "kyc_evidence", masks.free_text)
 IDEMPOTENT_BODY = Field("idempotency_keys", "body_enc", "identity", masks.free_text)
 
 FIELDS = (
     *(FIRST_NAME, LAST_NAME, DATE_OF_BIRTH, PAN_NUMBER, AADHAAR_LAST4, ADDRESS, PHONE, EMAIL, AVATAR_URL),
     *(HOLD_NOTE, LIFT_NOTE, IDEMPOTENT_BODY),
+    *(EVIDENCE, BANK_ACCOUNT, ATTEMPT_TOKEN, HOSTED, STORAGE_REF, ARTIFACT_SOURCE, WEBHOOK_BODY, WEBHOOK_HEADERS),
 )
 
 _NOT_PERSONAL = Classification(personal=False)
@@ -101,6 +110,20 @@ _NOT_PERSONAL_COLUMNS: Mapping[str, str] = {
     "outbox": "shard id event_id user_id topic payload occurred_at traceparent",
     "inbox": "topic event_id received_at",
     "idempotency_keys": "sub method path key fingerprint created_at",
+    "kyc_cases": "id user_id vendor vendor_case_id status rejection_code rejection_reason target_tier redirect_url "
+    "initiated_at completed_at expires_at version review_reason decision decided_at decided_by first_approval_by "
+    "leased_until next_look_at looks",
+    "kyc_attempts": "id case_id vendor vendor_case_id state token_hash expires_at calls called_at created_at "
+    "started_at",
+    "kyc_evidence": "id case_id attempt_id source source_event standing vendor_status rejection_code occurred_at "
+    "received_at",
+    "kyc_checks": "id case_id user_id kind status vendor completed_at valid_until",
+    "kyc_artifacts": "id kyc_case_id attempt_id artifact_type state hash size media_type tries next_try_at "
+    "given_up_for uploaded_at created_at",
+    "webhook_inbox_keys": "day owner epoch wrapped",
+    "webhook_inbox": "id vendor dedupe_key attempt_id authentic_body day state tries next_try_at request_id "
+    "traceparent received_at applied_at",
+    "pii_disclosures": "id user_id recipient recipient_kind actor_id fields purpose action attempt_id at",
     "usercore_migrations": "id content_hash applied_at",
 }
 
@@ -108,6 +131,11 @@ _PERSONAL_COLUMNS: Mapping[tuple[str, str], Classification] = {
     ("user_profiles", "pan_number_index"): _PAN_DIGEST,
     ("user_profiles", "phone_index"): _PHONE_DIGEST,
     ("user_consents", "ip_addr"): _ADDRESS_OF_CALLER,
+    ("identity_claims", "kind"): _NOT_PERSONAL,
+    ("identity_claims", "index_version"): _NOT_PERSONAL,
+    ("identity_claims", "user_id"): _NOT_PERSONAL,
+    ("identity_claims", "claimed_at"): _NOT_PERSONAL,
+    ("identity_claims", "digest"): _PAN_DIGEST,
     ("user_audit", "ip_addr"): _ADDRESS_OF_CALLER,
     ("user_audit", "ip_mac"): _ADDRESS_DIGEST,
     ("user_audit", "old_value"): _COPIES,

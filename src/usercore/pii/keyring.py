@@ -25,6 +25,7 @@ KeyPurpose = Literal["user_keys", "blind_index", "audit_ip", "tokens"]
 EpochState = Literal["active", "retiring", "retired"]
 
 PURPOSES: tuple[KeyPurpose, ...] = get_args(KeyPurpose)
+FIRST_CLASSES: tuple[RetentionClass, ...] = ("identity", "contact")  # every user has these; others come with need
 REMEMBERED_IPS = 4096  # a client sends many requests, each with an audit row
 REMEMBERED_DATA_KEYS = 4096  # two thousand people who use their app just now; 3 MiB
 COMMITMENT_BYTES = 32  # whole SHA-256: finding one wrap for two keys must cost 2**128, not 2**64
@@ -121,7 +122,7 @@ class Keyring:
             self.ready.set()
 
     def new_user_keys(
-        self, user_id: UUID, classes: Sequence[RetentionClass] = ("identity", "contact"), *, version: int = 1
+        self, user_id: UUID, classes: Sequence[RetentionClass] = FIRST_CLASSES, *, version: int = 1
     ) -> list[UserKeyRow]:
         """Fresh data keys, to be inserted; a stored one wins. A higher version takes over from a key that is lost."""
         epoch = self._key("user_keys").epoch

@@ -1,6 +1,6 @@
 """Verbs of profiles: read with audit, update. Transactions begin and end here."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import cast
 from uuid import UUID
 
@@ -14,10 +14,10 @@ from usercore.errors import IdentityLocked, KeysUnavailable, OpenFailed, PiiUnav
 from usercore.events import UserUpdated, new_event_id, now
 from usercore.outbox import Actor, AuditRow, Change, audit_row, counted, record, records_of
 from usercore.pii import classification as pii
-from usercore.pii.keyring import Keyring, UserKeyRow, UserKeys
+from usercore.pii.keyring import FIRST_CLASSES, Keyring, UserKeyRow, UserKeys
 from usercore.profiles import profile as profiles
 from usercore.profiles import queries
-from usercore.profiles.profile import Me, ProfilePatch
+from usercore.profiles.profile import Me, Profile, ProfilePatch
 from usercore.profiles.queries import ProfileRow, ReadProfileRow
 from usercore.users.actions import UnknownUser, lock_user, refuse_erased, refuse_inactive
 
@@ -214,17 +214,21 @@ def _broken(keyring: Keyring, row: ProfileRow, classes: Collection[pii.Retention
 async def _replace_keys(
     tx: Conn, keyring: Keyring, row: ProfileRow, broken: Sequence[pii.RetentionClass]
 ) -> list[UserKeyRow]:
-    """A new version of each of these keys.
+    """A new version of each of these keys, or the first one of a class that a user does not begin with.
 
     Without it a user whose key is damaged could not even replace what nobody can read any more.
     """
     keys = profiles.keys_of_row(keyring, row)
     fresh: list[UserKeyRow] = []
     for retention in broken:
-        # Never 1 again: the first key was that, and may come back from a backup.
-        version = max(keys.newest_version(retention), 1) + 1
+        newest = keys.newest_version(retention)
+        if newest == 0 and retention not in FIRST_CLASSES:
+            version = 1
+        else:
+            # Never 1 again: the first key was that, and may come back from a backup.
+            version = max(newest, 1) + 1
+            log.error("user_key_replaced", user_id=row.id, retention_class=retention)
         fresh += keyring.new_user_keys(row.id, (retention,), version=version)
-    log.error("user_key_replaced", user_id=row.id, count=len(fresh))
     await queries.add_user_keys(tx, keys=fresh)
     return fresh
 
@@ -236,3 +240,26 @@ async def keys_of(tx: Conn, keyring: Keyring, user_id: UUID, retention: pii.Rete
     if broken := _broken(keyring, row, [retention]):
         rows += await _replace_keys(tx, keyring, row, broken)
     return keyring.unlock(user_id, rows)
+
+
+async def open_profile(conn: Conn, keyring: Keyring, user_id: UUID) -> Profile:
+    """A profile in clear, for verbs that compare it or hand it on; they record that they do.
+
+    Raises UnknownUser, AccountErased and OpenFailed.
+    """
+    row = await _get_profile(conn, user_id)
+    return profiles.opened(row, profiles.keys_of_row(keyring, row))
+
+
+async def fill_verified(tx: Conn, keyring: Keyring, user_id: UUID, verified: Mapping[str, str], actor: Actor) -> None:
+    """Write verified values into fields that are still empty; whoever calls has locked the user."""
+    row = await _get_profile(tx, user_id)
+    empty = {name: value for name, value in verified.items() if getattr(row, f"{name}_enc") is None}
+    if empty:
+        await _save(tx, keyring, row, {**empty}, actor, held=True)
+
+
+async def list_empty(tx: Conn, user_id: UUID, names: Sequence[str]) -> list[str]:
+    """Those of the sealed members that are empty; opens nothing. Raises UnknownUser and AccountErased."""
+    row = await _get_profile(tx, user_id)
+    return [name for name in names if getattr(row, f"{name}_enc") is None]

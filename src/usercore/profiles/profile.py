@@ -108,12 +108,12 @@ FIELDS = {
 def open_me(row: ProfileRow, keyring: Keyring) -> Me:
     """The user of a row, opened; masked as a whole when one of its fields does not open."""
     try:
-        opened = _opened(row, keys_of_row(keyring, row))
+        profile = opened(row, keys_of_row(keyring, row))
         masked = False
     except OpenFailed as failure:
         log.error("pii_open_failed", user_id=row.id, reason=failure.reason)
         telemetry.metrics.pii_open_failed(failure.reason)
-        opened = _masked(row)
+        profile = _masked(row)
         masked = True
     return Me(
         id=row.id,
@@ -123,7 +123,7 @@ def open_me(row: ProfileRow, keyring: Keyring) -> Me:
         created_at=row.created_at,
         updated_at=row.updated_at,
         verified_at=row.verified_at,
-        profile=opened,
+        profile=profile,
         pii_masked=masked,
     )
 
@@ -140,7 +140,8 @@ def key_rows(row: ProfileRow) -> list[UserKeyRow]:
     return [UserKeyRow(row.id, *key) for key in keys]
 
 
-def _opened(row: ProfileRow, keys: UserKeys) -> Profile:
+def opened(row: ProfileRow, keys: UserKeys) -> Profile:
+    """Raises OpenFailed."""
     address = open_field(keys, "address", row.address_enc)
     return Profile(
         first_name=open_field(keys, "first_name", row.first_name_enc),

@@ -16,6 +16,18 @@ from usercore.pii.keyring import Keyring, UserKeyRow
 from usercore.users import queries
 from usercore.users.queries import NewUser, UserRow
 
+__all__ = [
+    "UnknownUser",
+    "UserRow",
+    "add_users",
+    "create_user",
+    "get_version",
+    "lock_user",
+    "refuse_erased",
+    "refuse_inactive",
+    "valid_email",
+]
+
 
 class Erasable(Protocol):
     @property

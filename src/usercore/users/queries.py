@@ -26,6 +26,7 @@ class UserRow(Struct, frozen=True):
     kyc_status: KycStatus
     kyc_tier: KycTier
     version: int
+    verified_at: datetime | None
     activated_at: datetime | None
     closed_at: datetime | None
     erased_at: datetime | None

@@ -1,0 +1,1 @@
+"""Who is who: documents compared with the profile, and one verified PAN for one account."""

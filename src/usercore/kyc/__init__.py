@@ -1,0 +1,1 @@
+"""KYC: what becomes of evidence. Cases, checks, tiers."""
