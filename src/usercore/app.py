@@ -3,10 +3,14 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from typing import cast
 
+from aiohttp import ClientSession
 from litestar.di import Provide
 
 from usercore import telemetry, worker
+from usercore.attempts.actions import Kyc
 from usercore.auth import Authenticator
 from usercore.batcher import Batcher
 from usercore.callers import Service
@@ -14,24 +18,36 @@ from usercore.consents import api as consents_api
 from usercore.db import Db
 from usercore.edge import Edge
 from usercore.health import Health
+from usercore.kyc.actions import Rules, TierRules
 from usercore.outbox import AuditRow
 from usercore.pii import keystore
 from usercore.pii.cipher import cipher
 from usercore.pii.keyring import Keyring
 from usercore.pii.kms import open_kms
+from usercore.plugins.addresses import open_session
+from usercore.plugins.http import VendorHttp
+from usercore.plugins.loading import load
 from usercore.prefs import api as prefs_api
 from usercore.profiles import api as profiles_api
 from usercore.profiles.actions import ProfileReader, read_batch
 from usercore.profiles.queries import ReadProfileRow
-from usercore.ratelimit import PROFILE_PATCH, Limiter, RedisGuard, Verdict
+from usercore.ratelimit import KYC_INITIATE, PROFILE_PATCH, Limiter, RedisGuard, Verdict
 from usercore.server import make_server, run, settle
 from usercore.settings import Settings
+from usercore.verification import api as verification_api
 from usercore.web import build, build_ops
+from usercore.webhooks import api as webhooks_api
 from usercore.worker import Parts
 
 log = telemetry.logger(__name__)
 
-HANDLERS = (*profiles_api.ROUTES, *consents_api.ROUTES, *prefs_api.ROUTES)
+HANDLERS = (
+    *profiles_api.ROUTES,
+    *consents_api.ROUTES,
+    *prefs_api.ROUTES,
+    *verification_api.ROUTES,
+    *webhooks_api.ROUTES,
+)
 
 KEYS_WAIT_S = 5.0
 """A start waits so long for the KMS, and goes on without it."""
@@ -44,16 +60,40 @@ async def opened(settings: Settings) -> AsyncGenerator[Parts]:
     kms = open_kms(settings.pii_encryption_key_id)
     keyring = Keyring(cipher(settings.pii_cipher))
     loading = asyncio.create_task(keystore.keep_loaded(db, kms, keyring), name="keyring")
+    outside = open_session(production=settings.production)
     try:
+        kyc = _kyc(settings, db, keyring, outside)
         with suppress(TimeoutError):
             async with asyncio.timeout(KEYS_WAIT_S):
                 await keyring.ready.wait()
-        yield Parts(settings, db, keyring)
+        yield Parts(settings, db, keyring, kyc)
+        await kyc.finish_calls()
     finally:
+        await outside.close()
         loading.cancel()
         await asyncio.gather(loading, return_exceptions=True)
         await kms.close()
         await db.close()
+
+
+def _kyc(settings: Settings, db: Db, keyring: Keyring, outside: ClientSession) -> Kyc:
+    """Raises VendorsRefused when a vendor that KYC_VENDORS names cannot be had."""
+    metrics = telemetry.metrics
+
+    def http_for(vendor: str) -> VendorHttp:
+        return VendorHttp(vendor, outside, metrics, production=settings.production)
+
+    return Kyc(
+        db=db,
+        keyring=keyring,
+        vendors=load(settings, settings.variables, http_for, metrics),
+        rules=Rules(tiers=cast("TierRules", settings.kyc_tiers), validity=timedelta(days=settings.kyc_validity_days)),
+        public_url=(settings.public_url or "").rstrip("/"),
+        redirect_hosts=settings.kyc_redirect_hosts,
+        most_failures=settings.kyc_max_attempts,
+        four_eyes=settings.kyc_four_eyes,
+        calls=set(),
+    )
 
 
 @asynccontextmanager
@@ -66,11 +106,14 @@ async def api(parts: Parts) -> AsyncGenerator[tuple[Edge, Edge]]:
     authenticator = Authenticator.from_settings(settings)
     health = Health(db, keyring, redis, settings.kafka_brokers)
     metrics.before_render(lambda: _show_pool(db))
-    service = Service(db, keyring, ProfileReader(batcher, keyring))
+    service = Service(db, keyring, ProfileReader(batcher, keyring), parts.kyc)
     limiter = Limiter(redis)
 
     async def count_patch(subject: str) -> Verdict:
         return await limiter.hit(PROFILE_PATCH, subject, settings.profile_patch_limit_per_minute, 60)
+
+    async def count_initiate(subject: str) -> Verdict:
+        return await limiter.hit(KYC_INITIATE, subject, settings.kyc_initiate_limit_per_hour, 3600)
 
     try:
         edge = build(
@@ -79,7 +122,7 @@ async def api(parts: Parts) -> AsyncGenerator[tuple[Edge, Edge]]:
             authenticator=authenticator,
             ready=health.ready,
             dependencies={"service": Provide(lambda: service, use_cache=True, sync_to_thread=False)},
-            limits={PROFILE_PATCH: count_patch},
+            limits={PROFILE_PATCH: count_patch, KYC_INITIATE: count_initiate},
         )
         yield edge, build_ops(edge, settings=settings, authenticator=authenticator, ready=health.ready)
     finally:

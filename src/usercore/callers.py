@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from usercore import telemetry
 from usercore.answers import JSON, JsonAnswer
+from usercore.attempts.actions import Kyc
 from usercore.calls import EdgeRequest, client_ip, header, principal, request_id
 from usercore.db import Db
 from usercore.errors import PROBLEM_MEDIA_TYPE, FieldError, KeysUnavailable, ValidationFailed
@@ -28,6 +29,7 @@ class Service(Struct, frozen=True):
     db: Db
     keyring: Keyring
     reader: ProfileReader
+    kyc: Kyc
 
 
 def actor(request: EdgeRequest, service: Service) -> Actor:

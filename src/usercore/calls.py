@@ -231,6 +231,11 @@ def header(request: Request[Any, Any, Any], name: str) -> str | None:
     return None if value is None else value.decode("latin-1")
 
 
+def raw_headers(request: Request[Any, Any, Any]) -> list[tuple[bytes, bytes]]:
+    """Every header as it came, also those that came twice."""
+    return call_of(request).raw_headers
+
+
 def add_headers(request: Request[Any, Any, Any], headers: Mapping[str, str]) -> None:
     """Send these along, whatever becomes of the request."""
     call_of(request).add_headers(headers)

@@ -29,6 +29,7 @@ LOCAL_SUBJECTS = 10_000
 """Windows kept in this process; beyond it the oldest is forgotten."""
 
 PROFILE_PATCH = "profile_patch"
+KYC_INITIATE = "kyc_initiate"
 
 T = TypeVar("T")
 log = logger(__name__)

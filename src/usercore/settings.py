@@ -24,10 +24,23 @@ Network = IPv4Network | IPv6Network
 POSTGRES_SCHEMES = ("postgresql", "postgres")
 KMS_SCHEMES = ("local", "gcp-kms", "aws-kms", "hcvault")
 # What RETENTION_<CLASS> may be said about: the classes of the classification registry, and the audit trail.
+KYC_CHECKS = frozenset(("pan", "selfie", "aadhaar", "address", "bank"))
+KYC_TIERS = (
+    ("tier_1", frozenset(("pan", "selfie"))),
+    ("tier_2", frozenset(("aadhaar", "address"))),
+    ("tier_3", frozenset(("bank",))),
+)
 RETENTION_CLASSES = ("identity", "contact", "kyc_evidence", "audit")
 
 MASK = "***"
 T = TypeVar("T")
+
+
+class Variables(dict[str, str]):
+    """Environment variables, whose values are nobody's to print."""
+
+    def __repr__(self) -> str:
+        return "Variables(…)"
 
 
 class Secret:
@@ -104,6 +117,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     artifact_hosts: tuple[str, ...]
 
     otel_exporter_otlp_endpoint: str | None
+    kyc_tiers: Mapping[str, frozenset[str]]
+    """What each tier asks for besides those below it."""
+    variables: Variables
+    """Everything in the environment: plugins have settings of their own."""
 
     @property
     def production(self) -> bool:
@@ -164,6 +181,8 @@ def load(environ: Mapping[str, str], dotenv: Path | None = None) -> Settings:
         or (f"file://{Path.cwd() / '.dev' / 'artifacts'}" if dev else None),
         artifact_hosts=reader.each("ARTIFACT_HOSTS", _host, "a list of host names"),
         otel_exporter_otlp_endpoint=reader.url("OTEL_EXPORTER_OTLP_ENDPOINT", ("https", "http")),
+        kyc_tiers=dict(reader.each("KYC_TIERS", _tier, "a list of tier=check+check") or KYC_TIERS),
+        variables=Variables((name, value) for name, value in reader.values.items() if value),
     )
     problems = [*reader.problems, *_contradictions(settings, reader)]
     if problems:
@@ -171,16 +190,14 @@ def load(environ: Mapping[str, str], dotenv: Path | None = None) -> Settings:
     return settings
 
 
-def environment(environ: Mapping[str, str], dotenv: Path | None = None) -> dict[str, str]:
-    """The variables that `load` sees, for what has variables of its own; without those that are empty."""
-    return {name: value for name, value in _Reader(environ, dotenv).values.items() if value}
-
-
 def masked(settings: Settings) -> dict[str, str]:
     """Each variable with its effective value as text, passwords replaced by ***; unset ones are empty."""
     shown: dict[str, str] = {}
     for field in fields(settings):
-        if field.name != "retention":
+        if field.name == "kyc_tiers":
+            tiers = settings.kyc_tiers.items()
+            shown["KYC_TIERS"] = ",".join(f"{tier}={'+'.join(sorted(checks))}" for tier, checks in tiers)
+        elif field.name not in ("retention", "variables"):
             shown[field.name.upper()] = printable(getattr(settings, field.name))
     for retention_class, period in sorted(settings.retention.items()):
         shown[f"RETENTION_{retention_class.upper()}"] = f"{period.days}d"
@@ -210,6 +227,7 @@ def _contradictions(settings: Settings, reader: "_Reader") -> list[str]:
             require(
                 getattr(settings, name) is not None, f"{variable} is required with {settings.kafka_security_protocol}"
             )
+    require(len(settings.kyc_tiers) == len(KYC_TIERS), "KYC_TIERS must say what tier_1, tier_2 and tier_3 ask for")
     if settings.production and not reader.complained_about("USERCORE_ENV"):
         require(
             not settings.pii_encryption_key_id.startswith("local://"),
@@ -345,6 +363,14 @@ def _match(pattern: str, text: str) -> str:
     if not re.fullmatch(pattern, text):
         raise ValueError(pattern)
     return text
+
+
+def _tier(text: str) -> tuple[str, frozenset[str]]:
+    tier, _, checks = text.partition("=")
+    asked = frozenset(check.strip() for check in checks.split("+"))
+    if not asked <= KYC_CHECKS:
+        raise ValueError
+    return _match("tier_[1-3]", tier.strip()), asked
 
 
 def _slug(text: str) -> str:

@@ -92,6 +92,13 @@ class Metrics:
         self._consumer_lag = gauge("usercore_consumer_lag", "Records not yet consumed", "topic", "partition")
         self._consumer_events = counter("usercore_consumer_events", "Records consumed", "topic", "outcome")
         self._dead_letters = counter("usercore_dead_letters", "Records put aside", "topic")
+        self._webhooks_received = counter(
+            "usercore_webhooks_received", "Authentic webhooks, by whether they were there before", "vendor", "outcome"
+        )
+        self._webhooks_applied = counter("usercore_webhooks_applied", "Webhooks that are done", "vendor", "outcome")
+        self._webhook_seconds = prometheus.Histogram(
+            "usercore_webhook_seconds", "From receipt to applied", ("vendor",), registry=registry, buckets=SECONDS
+        )
         self._db_pool = gauge("usercore_db_pool_connections", "Connections to Postgres", "state")
         self._audit_horizon = gauge("usercore_audit_partition_horizon_days", "Days for which audit partitions exist")
         self._keyring_epochs = gauge("usercore_keyring_epochs", "Keyring epochs", "state")
@@ -166,6 +173,13 @@ class Metrics:
 
     def dead_letters(self, topic: str, count: int = 1) -> None:
         self._dead_letters.labels(topic).inc(count)
+
+    def webhook_received(self, vendor: str, outcome: str) -> None:
+        self._webhooks_received.labels(vendor, outcome).inc()
+
+    def webhook_applied(self, vendor: str, outcome: str, seconds: float) -> None:
+        self._webhooks_applied.labels(vendor, outcome).inc()
+        self._webhook_seconds.labels(vendor).observe(seconds)
 
     def db_pool(self, *, in_use: int, idle: int) -> None:
         self._db_pool.labels("in_use").set(in_use)

@@ -4,18 +4,22 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
+import asyncpg
 from msgspec import Struct
 
 from usercore import loops, telemetry
+from usercore.attempts.actions import Kyc, sweep
 from usercore.audit.actions import keep_partitions
 from usercore.consumer import AuthConsumer
 from usercore.db import Db
+from usercore.errors import ServiceUnavailable
 from usercore.events import now
 from usercore.idempotency import take_expired
 from usercore.outbox import get_backlog, take_consumed
 from usercore.pii.keyring import Keyring
 from usercore.relay import Relay
 from usercore.settings import Settings
+from usercore.webhooks.actions import apply_waiting, forget_old
 
 log = telemetry.logger(__name__)
 
@@ -26,7 +30,11 @@ class Parts(Struct, frozen=True):
     settings: Settings
     db: Db
     keyring: Keyring
+    kyc: Kyc
 
+
+WEBHOOK_PAUSE_S = 0.05
+"""Between looks at an empty inbox: the whole way of a webhook may take half a second."""
 
 Loop = Callable[[Parts, asyncio.Event], Awaitable[None]]
 
@@ -48,7 +56,11 @@ async def keep_audit_partitions(parts: Parts, stop: asyncio.Event) -> None:
 
 
 async def prune(parts: Parts, stop: asyncio.Event) -> None:
-    await loops.every(900, partial(forget, parts.db), stop)
+    async def once() -> None:
+        await forget(parts.db)
+        await forget_old(parts.kyc)
+
+    await loops.every(900, once, stop)
 
 
 async def forget(db: Db) -> None:
@@ -56,6 +68,26 @@ async def forget(db: Db) -> None:
     async with db.begin() as tx:
         await take_expired(tx)
         await take_consumed(tx)
+
+
+async def apply_webhooks(parts: Parts, stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        try:
+            applied = await apply_waiting(parts.kyc)
+        except (ServiceUnavailable, asyncpg.PostgresError) as error:
+            log.warning("loop_waits", error)
+            await loops.wait(stop, 1)
+        else:
+            if not applied:
+                await loops.wait(stop, WEBHOOK_PAUSE_S)
+
+
+async def sweep_kyc(parts: Parts, stop: asyncio.Event) -> None:
+    async def once() -> None:
+        while await sweep(parts.kyc) and not stop.is_set():
+            pass
+
+    await loops.every(1, once, stop)
 
 
 async def watch(parts: Parts, stop: asyncio.Event) -> None:
@@ -76,6 +108,8 @@ LOOPS: Mapping[str, Loop] = {
     "consumer": consume,
     "relay": relay,
     "partitions": keep_audit_partitions,
+    "webhooks": apply_webhooks,
+    "kyc": sweep_kyc,
     "pruning": prune,
     "gauges": watch,
 }

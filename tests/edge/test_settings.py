@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from usercore.errors import SettingsError
-from usercore.settings import RETENTION_CLASSES, Secret, Settings, environment, load, masked
+from usercore.settings import RETENTION_CLASSES, Secret, Settings, load, masked
 
 DOCS = Path(__file__).parents[2] / "docs" / "settings.md"
 
@@ -197,14 +197,20 @@ def test_a_dotenv_fills_in_and_loses(good: dict[str, str], tmp_path: Path) -> No
     assert problems(good, dotenv) == [".env line 2 is not NAME=value"]
 
 
-def test_what_has_variables_of_its_own_sees_the_same_ones(tmp_path: Path) -> None:
+def test_plugins_see_the_same_variables(good: dict[str, str], tmp_path: Path) -> None:
     dotenv = tmp_path / ".env"
     dotenv.write_text("ACME_API_KEY=one\nACME_BASE_URL=two\n")
-    assert environment({"ACME_API_KEY": " three ", "ACME_APP_ID": " "}, dotenv) == {
-        "ACME_API_KEY": "three",
-        "ACME_BASE_URL": "two",
-    }
-    assert environment({"USERCORE_ENV": "production"}, dotenv) == {"USERCORE_ENV": "production"}
+    seen = load({**good, "ACME_API_KEY": " three ", "ACME_APP_ID": " "}, dotenv).variables
+    assert (seen["ACME_API_KEY"], seen["ACME_BASE_URL"]) == ("three", "two")
+    assert "ACME_APP_ID" not in seen
+    assert "three" not in repr(seen)
+
+
+def test_tiers_are_a_setting(good: dict[str, str]) -> None:
+    tiers = "tier_1=pan,tier_2=aadhaar+address,tier_3=bank+selfie"
+    assert load({**good, "KYC_TIERS": tiers}).kyc_tiers["tier_3"] == {"bank", "selfie"}
+    for wrong in ("tier_1=pan", "tier_4=pan", "tier_1=passport"):
+        assert any("KYC_TIERS" in problem for problem in problems({**good, "KYC_TIERS": wrong}))
 
 
 def test_no_secret_is_printed(production: dict[str, str]) -> None:

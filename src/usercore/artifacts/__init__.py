@@ -1,0 +1,1 @@
+"""Documents and pictures that vendors keep for a while, fetched, sealed and stored."""

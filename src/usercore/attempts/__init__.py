@@ -1,0 +1,1 @@
+"""Calls to vendors: starting attempts, asking for results, giving up."""

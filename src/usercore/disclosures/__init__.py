@@ -1,0 +1,1 @@
+"""Disclosures: who received which personal data of whom, and for what."""

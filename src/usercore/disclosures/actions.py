@@ -1,0 +1,38 @@
+"""The verb of disclosures: record one, in the transaction before it happens."""
+
+from uuid import UUID
+
+from usercore.db import Conn
+from usercore.disclosures import queries
+from usercore.disclosures.queries import NewDisclosure
+from usercore.events import new_event_id, now
+from usercore.outbox import Actor, Change, record
+
+
+async def disclose(
+    tx: Conn,
+    user_id: UUID,
+    recipient: str,
+    fields: list[str],
+    purpose: str,
+    actor: Actor,
+    *,
+    attempt_id: UUID | None,
+    resource: str,
+) -> None:
+    """Record that a vendor is about to receive fields of a profile: for the person, and in the audit trail."""
+    disclosure = NewDisclosure(
+        id=new_event_id(),
+        user_id=user_id,
+        recipient=recipient,
+        recipient_kind="vendor",
+        actor_id=actor.id,
+        fields=fields,
+        purpose=purpose,
+        action="profile.read",
+        attempt_id=attempt_id,
+        at=now(),
+    )
+    await queries.add_disclosure(tx, disclosure=disclosure)
+    new = {"fields": fields, "recipient": recipient}
+    await record(tx, Change(action="profile.read", user_id=user_id, resource=resource, new=new), actor=actor)

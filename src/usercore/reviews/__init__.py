@@ -1,0 +1,1 @@
+"""Reviews: what an admin sees of KYC cases and decides."""

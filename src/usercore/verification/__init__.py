@@ -1,0 +1,1 @@
+"""Verification as its user sees it: start, look, start again."""

@@ -1,0 +1,1 @@
+"""Webhooks of vendors: received and verified in one place, applied in another."""
