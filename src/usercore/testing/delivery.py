@@ -83,7 +83,9 @@ class Sender:
             # Signed anew for each try, as the time in it is that of the try.
             headers.update(sign(secret, message.event_id, int(time.time()), message.body))
         elif self._scheme == "static_header":
-            headers[self._header] = secret
+            # A customer who has asked for this header has given its value, too.
+            if self._header.lower() not in {name.lower() for name in static}:
+                headers[self._header] = secret
         elif forged:
             url = url.rpartition("/")[0] + "/" + secrets.token_urlsafe(32)
         try:

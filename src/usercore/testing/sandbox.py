@@ -91,10 +91,12 @@ class Sandbox:
         redirect_url: str | None = None,
         callback_url: str | None = None,
         also: frozenset[str] = frozenset(),
+        memory: Mapping[str, Any] | None = None,
     ) -> Case:
         """Start a case by the plan that was set for the next one; the one there is when the reference is known.
 
-        The person's own data is what the vendor reads, unless the plan says otherwise. Hangs and fails as `reach`.
+        The person's own data is what the vendor reads, unless the plan says otherwise. `memory` is what the vendor
+        remembers besides; its messages may need it at once. Hangs and fails as `reach`.
         """
         case = self.cases.get(reference)
         if case is None:
@@ -109,6 +111,7 @@ class Sandbox:
                 callback_url=callback_url,
                 also=also,
             )
+            case.memory.update(memory or {})
             self.cases[reference] = self.links[case.link] = case
             if plan.outcome is not None or plan.webhook == "forged":
                 self.complete(case, plan)
