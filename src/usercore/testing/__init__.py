@@ -1,0 +1,1 @@
+"""What authors of KYC plugins test with: the base of sandboxes, and the way to one without the host."""
