@@ -159,8 +159,8 @@ async def client(parts: Parts, signer: Signer) -> AsyncGenerator[Client]:
 class listening:
     """Serves an ASGI application with uvicorn; the value is its base URL."""
 
-    def __init__(self, edge: object) -> None:
-        self._server = make_server(edge, "127.0.0.1", 0)
+    def __init__(self, edge: object, port: int = 0) -> None:
+        self._server = make_server(edge, "127.0.0.1", port)
 
     async def __aenter__(self) -> str:
         self._serving = asyncio.create_task(self._server.serve())

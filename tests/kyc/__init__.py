@@ -1,0 +1,1 @@
+"""KYC through the service, with the vendors' sandboxes."""
