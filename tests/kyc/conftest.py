@@ -9,14 +9,14 @@ from uuid import UUID
 import aiohttp
 import pytest_asyncio
 from kyc_hyperverge.sandbox import HyperVergeSandbox
-from kyc_signzy.sandbox import SignzySandbox
 
 from tests.service import Client, Person, Signer, listening
 from tests.waiting import eventually
 from usercore import app, worker
 from usercore.devstack.processes import free_port
 from usercore.settings import load
-from usercore.testing import Options, Sandbox, running
+from usercore.testing.sandbox import Options, Sandbox
+from usercore.testing.server import running
 from usercore.worker import Parts
 
 PROFILE = {
@@ -28,7 +28,7 @@ PROFILE = {
     "phone": "+919876543210",
 }
 BANK_ACCOUNT = {"account_number": "123456789012", "ifsc": "KKBK0008066"}
-SANDBOXES: Mapping[str, type[Sandbox]] = {"hyperverge": HyperVergeSandbox, "signzy": SignzySandbox}
+SANDBOXES: Mapping[str, type[Sandbox]] = {"hyperverge": HyperVergeSandbox}
 
 
 class World:
@@ -95,7 +95,8 @@ class World:
         async def there() -> str | None:
             async with self.parts.db.read() as conn:
                 return await conn.fetchval(
-                    "select vendor_case_id from kyc_attempts where case_id = $1 order by created_at desc limit 1", case_id
+                    "select vendor_case_id from kyc_attempts where case_id = $1 order by created_at desc limit 1",
+                    case_id,
                 )
 
         return str(await eventually(there))
@@ -116,7 +117,8 @@ async def world(environ: dict[str, str], signer: Signer) -> AsyncGenerator[World
             sandboxes[name] = kind(Options(webhook_secret=secret, webhook_url=url))
             urls[name] = await stack.enter_async_context(running(sandboxes[name]))
             environ[f"{name.upper()}_BASE_URL"] = urls[name]
-            environ[f"{name.upper()}_API_KEY"] = "sandbox"
+            environ[f"{name.upper()}_API_KEY"] = environ[f"{name.upper()}_APP_ID"] = "sandbox"
+            environ[f"{name.upper()}_WORKFLOW_ID"] = "wf_kyc"
             environ[f"{name.upper()}_WEBHOOK_SECRETS"] = secret
         settings = load(environ)
         parts = await stack.enter_async_context(app.opened(settings))
@@ -130,5 +132,3 @@ async def world(environ: dict[str, str], signer: Signer) -> AsyncGenerator[World
         finally:
             stop.set()
             await working
-
-
