@@ -40,6 +40,7 @@ create table kyc_cases (
     decided_at timestamptz,
     decided_by uuid,
     first_approval_by uuid,
+    note_enc sealed,
     leased_until timestamptz,
     next_look_at timestamptz not null,
     looks integer not null default 0

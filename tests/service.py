@@ -87,18 +87,19 @@ class Client:
         async with self.http.request(method, self.base + path, data=body, headers=sent) as response:
             return Reply(response.status, response.headers, await response.read())
 
-    def user(self, email: str | None = "asha@example.in", sub: UUID | None = None) -> "Person":
-        return Person(self, sub or uuid4(), email)
+    def user(self, email: str | None = "asha@example.in", sub: UUID | None = None, **claims: Any) -> "Person":
+        """`claims` besides those of a person: `scope` and `client_id` make a service of it."""
+        return Person(self, sub or uuid4(), email, **claims)
 
 
 class Person:
     """One end user with a token of their own."""
 
-    def __init__(self, client: Client, sub: UUID, email: str | None) -> None:
+    def __init__(self, client: Client, sub: UUID, email: str | None, **claims: Any) -> None:
         self.client = client
         self.id = sub
-        claims: dict[str, Any] = {} if email is None else {"email": email}
-        self.token = client.signer.token(sub, **claims)
+        known: dict[str, Any] = {} if email is None else {"email": email}
+        self.token = client.signer.token(sub, **known, **claims)
 
     async def send(self, method: str, path: str, **kwargs: Any) -> Reply:
         return await self.client.send(method, path, token=self.token, **kwargs)

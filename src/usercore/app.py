@@ -32,6 +32,7 @@ from usercore.profiles import api as profiles_api
 from usercore.profiles.actions import ProfileReader, read_batch
 from usercore.profiles.queries import ReadProfileRow
 from usercore.ratelimit import KYC_INITIATE, PROFILE_PATCH, Limiter, RedisGuard, Verdict
+from usercore.reviews import api as reviews_api
 from usercore.server import make_server, run, settle
 from usercore.settings import Settings
 from usercore.verification import api as verification_api
@@ -47,6 +48,7 @@ HANDLERS = (
     *prefs_api.ROUTES,
     *verification_api.ROUTES,
     *webhooks_api.ROUTES,
+    *reviews_api.ROUTES,
 )
 
 KEYS_WAIT_S = 5.0

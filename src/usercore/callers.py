@@ -20,6 +20,8 @@ from usercore.users.actions import UnknownUser, create_user
 
 T = TypeVar("T")
 
+LARGEST_PAGE = 200
+
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -87,3 +89,10 @@ def answered(answer: Answer) -> JsonAnswer[Any]:
     headers = {"Idempotency-Replayed": "true"} if answer.replayed else {}
     media_type = JSON if answer.status < 400 else PROBLEM_MEDIA_TYPE
     return JsonAnswer(answer.body, status_code=answer.status, headers=headers, media_type=media_type)
+
+
+def page_size(limit: int) -> int:
+    """How many items a page may have. Raises ValidationFailed."""
+    if not 1 <= limit <= LARGEST_PAGE:
+        raise ValidationFailed(errors=[FieldError("/query/limit", "range", f"1 to {LARGEST_PAGE}.")])
+    return limit

@@ -132,6 +132,10 @@ class Db:
         """
         return _Begin(self)
 
+    def snapshot(self) -> AbstractAsyncContextManager[Conn]:
+        """As `begin`, for statements that have to see the same moment; they only read. Raises DatabaseUnavailable."""
+        return _Begin(self, snapshot=True)
+
     def read(self) -> AbstractAsyncContextManager[Conn]:
         """A connection without a transaction: each statement is its own. Raises DatabaseUnavailable."""
         return _Read(self)
@@ -235,14 +239,19 @@ class _Read:
 
 
 class _Begin:
-    __slots__ = ("_conn", "_db", "_mark", "_outer", "_pool", "_transaction")
+    __slots__ = ("_conn", "_db", "_mark", "_outer", "_pool", "_snapshot", "_transaction")
 
-    def __init__(self, db: Db) -> None:
+    def __init__(self, db: Db, *, snapshot: bool = False) -> None:
         self._db = db
+        self._snapshot = snapshot
 
     async def __aenter__(self) -> Conn:
         self._pool, self._conn = await self._db._acquire()  # pyright: ignore[reportPrivateUsage]
-        self._transaction = self._conn.transaction()
+        self._transaction = (
+            self._conn.transaction(isolation="repeatable_read", readonly=True)
+            if self._snapshot
+            else self._conn.transaction()
+        )
         try:
             await self._transaction.start()
         except BaseException as error:

@@ -26,8 +26,9 @@ from usercore.errors import (
     problem,
 )
 from usercore.pii import classification as pii
+from usercore.pii.cipher import Cipher
 from usercore.pii.keyring import Keyring, UserKeyRow
-from usercore.pii.sealed import Sealed
+from usercore.pii.sealed import HEADER_BYTES, Sealed, header, seal, unseal
 
 sql = Sql("idempotency")
 T = TypeVar("T")
@@ -107,9 +108,8 @@ async def claim(tx: Conn, keyring: Keyring, attempt: Attempt | None) -> Answer |
         raise IdempotencyInProgress  # pruned between the two statements: the next try finds the key free
     if not hmac.compare_digest(earlier.fingerprint, attempt.fingerprint):
         raise IdempotencyMismatch
-    keys = keyring.unlock(attempt.sub, await list_subject_keys(tx, sub=attempt.sub))
     try:
-        opened = keys.open(pii.IDEMPOTENT_BODY, earlier.body_enc).reveal()
+        opened = await _opened(tx, keyring, attempt.sub, earlier.body_enc)
     except OpenFailed as failure:
         raise KeysUnavailable from failure
     stored = msgspec.json.decode(opened, type=Answer)
@@ -122,13 +122,34 @@ async def keep(tx: Conn, keyring: Keyring, attempt: Attempt | None, answer: Answ
     Raises KeysUnavailable when that key cannot be had or is broken: the answer could not be given again.
     """
     if attempt is not None:
-        keys = keyring.unlock(attempt.sub, await list_subject_keys(tx, sub=attempt.sub))
+        text = msgspec.json.encode(answer).decode()
+        rows = await list_subject_keys(tx, sub=attempt.sub)
         try:
-            sealed = keys.seal(pii.IDEMPOTENT_BODY, msgspec.json.encode(answer).decode())
+            if rows:
+                sealed = keyring.unlock(attempt.sub, rows).seal(pii.IDEMPOTENT_BODY, text)
+            else:
+                aad = pii.IDEMPOTENT_BODY.aad(attempt.sub.bytes, _SERVICE_HEAD)
+                sealed = seal(_service_cipher(keyring), _SERVICE_HEAD, aad, text)
         except OpenFailed as failure:
             raise KeysUnavailable from failure
         await set_answer(tx, attempt=attempt, body_enc=sealed)
     return answer
+
+
+_SERVICE_HEAD = header(0)
+"""Of answers to services and admins, who are no users and have no keys: no user's key has this version."""
+
+
+def _service_cipher(keyring: Keyring) -> Cipher:
+    return keyring.cipher(keyring.token_key(b"idempotent answers"))
+
+
+async def _opened(tx: Conn, keyring: Keyring, sub: UUID, body: Sealed) -> str:
+    """Raises OpenFailed and KeysUnavailable."""
+    if body[:HEADER_BYTES] == _SERVICE_HEAD:
+        return unseal(_service_cipher(keyring), pii.IDEMPOTENT_BODY.aad(sub.bytes, _SERVICE_HEAD), body).reveal()
+    rows = await list_subject_keys(tx, sub=sub)
+    return keyring.unlock(sub, rows).open(pii.IDEMPOTENT_BODY, body).reveal()
 
 
 async def keep_refusal(

@@ -2,11 +2,13 @@
 
 from uuid import UUID
 
+from msgspec.structs import replace
+
 from usercore.db import Conn
 from usercore.disclosures import queries
 from usercore.disclosures.queries import NewDisclosure
 from usercore.events import new_event_id, now
-from usercore.outbox import Actor, Change, record
+from usercore.outbox import AccessPurpose, Actor, Change, record
 
 
 async def disclose(
@@ -36,3 +38,24 @@ async def disclose(
     await queries.add_disclosure(tx, disclosure=disclosure)
     new = {"fields": fields, "recipient": recipient}
     await record(tx, Change(action="profile.read", user_id=user_id, resource=resource, new=new), actor=actor)
+
+
+async def reveal(
+    tx: Conn, user_id: UUID, fields: list[str], purpose: AccessPurpose, actor: Actor, *, resource: str
+) -> None:
+    """Record that a caller is about to see fields in clear: for the person, and in the audit trail."""
+    disclosure = NewDisclosure(
+        id=new_event_id(),
+        user_id=user_id,
+        recipient=actor.client or actor.kind,
+        recipient_kind=actor.kind,
+        actor_id=actor.id,
+        fields=fields,
+        purpose=purpose,
+        action="pii.revealed",
+        attempt_id=None,
+        at=now(),
+    )
+    await queries.add_disclosure(tx, disclosure=disclosure)
+    change = Change(action="pii.revealed", user_id=user_id, resource=resource, new={"fields": fields})
+    await record(tx, change, actor=replace(actor, purpose=purpose))

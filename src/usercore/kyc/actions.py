@@ -14,7 +14,19 @@ from usercore.db import Conn, Db
 from usercore.events import KycCaseStatus, KycTier, UserKycUpdated, UserVerified, new_event_id, now
 from usercore.identities.actions import bind, let_go
 from usercore.kyc import cases, queries
-from usercore.kyc.cases import LEVELS, OPEN, CheckStatus, Level, Outcome, Ruling, Said, TierRules, next_tier
+from usercore.kyc.cases import (
+    LEVELS,
+    OPEN,
+    CheckStatus,
+    Decision,
+    Level,
+    Outcome,
+    ReviewReason,
+    Ruling,
+    Said,
+    TierRules,
+    next_tier,
+)
 from usercore.kyc.queries import CaseRow, CheckRow, EvidenceRow, NewCheck, NewEvidence, UserKyc
 from usercore.lifecycle.actions import KYC_FRAUD, activate, hold_for_kyc
 from usercore.outbox import Actor, Change, record
@@ -29,9 +41,11 @@ __all__ = [
     "OPEN",
     "CaseRow",
     "CheckStatus",
+    "Decision",
     "Heard",
     "Level",
     "Outcome",
+    "ReviewReason",
     "Rules",
     "Settled",
     "TierRules",

@@ -71,6 +71,7 @@ HOLD_NOTE = Field("account_holds", "note_enc", "identity", masks.free_text)
 LIFT_NOTE = Field("account_holds", "lift_note_enc", "identity", masks.free_text)
 EVIDENCE = Field("kyc_evidence", "payload_enc", "kyc_evidence", masks.free_text)
 BANK_ACCOUNT = Field("kyc_cases", "bank_account_enc", "kyc_evidence", masks.free_text)
+REVIEW_NOTE = Field("kyc_cases", "note_enc", "kyc_evidence", masks.free_text)
 ATTEMPT_TOKEN = Field("kyc_attempts", "token_enc", "kyc_evidence", masks.free_text)
 HOSTED = Field("kyc_attempts", "hosted_enc", "kyc_evidence", masks.free_text)
 STORAGE_REF = Field("kyc_artifacts", "storage_ref_enc", "kyc_evidence", masks.free_text)
@@ -82,7 +83,17 @@ IDEMPOTENT_BODY = Field("idempotency_keys", "body_enc", "identity", masks.free_t
 FIELDS = (
     *(FIRST_NAME, LAST_NAME, DATE_OF_BIRTH, PAN_NUMBER, AADHAAR_LAST4, ADDRESS, PHONE, EMAIL, AVATAR_URL),
     *(HOLD_NOTE, LIFT_NOTE, IDEMPOTENT_BODY),
-    *(EVIDENCE, BANK_ACCOUNT, ATTEMPT_TOKEN, HOSTED, STORAGE_REF, ARTIFACT_SOURCE, WEBHOOK_BODY, WEBHOOK_HEADERS),
+    *(
+        EVIDENCE,
+        BANK_ACCOUNT,
+        REVIEW_NOTE,
+        ATTEMPT_TOKEN,
+        HOSTED,
+        STORAGE_REF,
+        ARTIFACT_SOURCE,
+        WEBHOOK_BODY,
+        WEBHOOK_HEADERS,
+    ),
 )
 
 _NOT_PERSONAL = Classification(personal=False)

@@ -259,7 +259,7 @@ def _bank_account(asked: Initiate, checks: frozenset[Check]) -> BankAccount | No
 
 async def get_status(kyc: Kyc, user_id: UUID) -> Status:
     """All that the user's verification has come to. Raises UnknownUser and AccountErased."""
-    async with kyc.db.read() as conn:
+    async with kyc.db.snapshot() as conn:
         user = await queries.get_user_kyc(conn, user_id=user_id)
         if user is None:
             raise UnknownUser
