@@ -78,10 +78,6 @@ set kyc_status = :kyc.kyc_status, kyc_tier = :kyc.kyc_tier, verified_at = :kyc.v
 where id = :user_id
 returning version;
 
--- name: list_ended_checks
--- Users whose passed checks ran out, and those who have not verified themselves again in time.
-select distinct k.user_id
-from kyc_checks k
-join users u on u.id = k.user_id
-where k.status = 'passed' and k.valid_until <= :at and u.kyc_status = 'approved' and u.erased_at is null
-limit :most;
+-- name: get_latest_case
+-- The newest case of a user.
+select c.id from kyc_cases c where c.user_id = :user_id order by c.initiated_at desc, c.id desc limit 1;

@@ -23,7 +23,8 @@ from usercore.devstack.environment import checkout, environment
 from usercore.devstack.kafka import choose, new_cluster_id
 from usercore.devstack.processes import Daemon, StackError, alive, free_port, port_is_free, quiet, remembered_port
 from usercore.devstack.provision import TOPICS
-from usercore.devstack.stack import Service, Stack
+from usercore.devstack.service import Service
+from usercore.devstack.stack import Stack
 from usercore.devstack.terminal import Follower, readable
 
 AN_OLD_PID = 2**22 + 1

@@ -30,7 +30,11 @@ from usercore.events import (
     UserCreated,
     UserEvent,
     UserFrozen,
+    UserKycInitiated,
+    UserKycUpdated,
+    UserSuspended,
     UserUpdated,
+    UserVerified,
     new_event_id,
     now,
 )
@@ -43,6 +47,7 @@ AT = datetime(2026, 1, 15, 9, 30, 0, 120_000, tzinfo=UTC)
 EVENT = UUID("01978c5e-5a0b-7d52-9d0e-3f6f2a1c9b11")
 USER = UUID("5b7c2f0e-9a41-4c1d-8f53-1d0a6f0f7a31")
 ADMIN = UUID("0c9e4d2a-7d5e-4b0c-9a55-6a0f3b6b2c44")
+CASE = UUID("01978c5e-5a0c-7d52-9d0e-3f6f2a1c9b11")
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 EXAMPLES: Mapping[str, UserEvent] = {
@@ -75,6 +80,42 @@ EXAMPLES: Mapping[str, UserEvent] = {
         reason="risk_review",
         source="risk",
         actor_id=ADMIN,
+    ),
+    "user.suspended.v1-1.json": UserSuspended(
+        event_id=EVENT, occurred_at=AT, user_id=USER, version=4, reason="kyc_overdue", actor_id=None
+    ),
+    "user.verified.v1-1.json": UserVerified(
+        event_id=EVENT,
+        occurred_at=AT,
+        user_id=USER,
+        version=4,
+        kyc_tier="tier_1",
+        previous_tier="tier_0",
+        kyc_case_id=CASE,
+        verified_at=AT,
+    ),
+    "user.kyc.initiated.v1-1.json": UserKycInitiated(
+        event_id=EVENT,
+        occurred_at=AT,
+        user_id=USER,
+        version=3,
+        kyc_case_id=CASE,
+        vendor="hyperverge",
+        target_tier="tier_1",
+    ),
+    "user.kyc.updated.v1-1.json": UserKycUpdated(
+        event_id=EVENT,
+        occurred_at=AT,
+        user_id=USER,
+        version=4,
+        kyc_case_id=CASE,
+        vendor="hyperverge",
+        status="rejected",
+        previous_status="in_review",
+        rejection_code="face_mismatch",
+        kyc_status="rejected",
+        kyc_tier="tier_0",
+        previous_tier="tier_0",
     ),
 }
 

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,9 +15,12 @@ from usercore.consents import actions as consents
 from usercore.db import Conn, Db
 from usercore.events import AuthAccountDeactivated, AuthCreated
 from usercore.idempotency import Attempt, fingerprint, keep_refusal
+from usercore.kyc import actions as kyc
+from usercore.lapses import actions as lapses
 from usercore.lifecycle import actions as lifecycle
 from usercore.outbox import SYSTEM, Actor, AuditRow
 from usercore.pii.keyring import Keyring
+from usercore.plugins import Evidence, Standing
 from usercore.prefs import actions as prefs
 from usercore.prefs.queries import Prefs
 from usercore.profiles import actions as profiles
@@ -199,6 +202,50 @@ async def old_rows(w: World, s: Subject, owner: Conn) -> None:
     await owner.execute("insert into inbox values ('topic', $1, now() - interval '31 days')", s.created)
 
 
+async def a_case(w: World, s: Subject, owner: Conn) -> None:
+    """`s.key` is a case, `s.created` its attempt, which the vendor has taken. No PAN: only one of these could have it."""
+    await after(create)(w, s, owner)
+    async with w.db.begin() as tx:
+        await profiles.keys_of(tx, w.keyring, s.user, "kyc_evidence")
+    await owner.execute(
+        """insert into kyc_cases (id, user_id, vendor, target_tier, initiated_at, expires_at, next_look_at)
+        values ($1, $2, 'acme', 'tier_1', now(), now(), now())""",
+        s.key,
+        s.user,
+    )
+    await owner.execute(
+        """insert into kyc_attempts (id, case_id, vendor, vendor_case_id, state, token_hash, token_enc, created_at)
+        values ($1, $2, 'acme', $4, 'started', sha256(convert_to($4, 'UTF8')), $3, now())""",
+        s.created,
+        s.key,
+        b"\x01" * 64,
+        str(s.created),
+    )
+
+
+RULES = kyc.Rules(
+    tiers={"tier_1": frozenset({"pan"}), "tier_2": frozenset({"address"}), "tier_3": frozenset({"bank"})},
+    validity=timedelta(days=730),
+)
+
+
+def heard(standing: Standing) -> Call:
+    evidence = Evidence(standing=standing, vendor_status="so")
+    return lambda w, s: kyc.apply(
+        w.db, w.keyring, RULES, s.key, kyc.Heard(s.created, "webhook", standing.name, evidence), s.actor
+    )
+
+
+async def approved(w: World, s: Subject, owner: Conn) -> None:
+    await a_case(w, s, owner)
+    await heard(Standing.APPROVED)(w, s)
+
+
+async def lapsed(w: World, s: Subject, owner: Conn) -> None:
+    await approved(w, s, owner)
+    await owner.execute("update kyc_checks set valid_until = now() where user_id = $1", s.user)
+
+
 # The table ------------------------------------------------------------------------------------------------------------
 
 USER = "users user_profiles notification_prefs user_keys"
@@ -206,6 +253,7 @@ CREATE = "users.create_user"
 AUTH = "lifecycle.apply_auth_events"
 UPDATE = "profiles.update_profile"
 CONSENT = "consents.give_consent"
+KYC = "kyc.apply"
 PROFILE = "users user_profiles"
 UPDATED = "profile.read profile.updated"
 EVENT = "user.updated.v1"
@@ -366,6 +414,61 @@ CASES = [
         lambda w, s: audit.keep_partitions(w.db),
         missing_partition,
         "audit_partitions pg_inherits",
+    ),
+    Case(
+        KYC,
+        "approved",
+        heard(Standing.APPROVED),
+        a_case,
+        "users kyc_cases kyc_checks kyc_evidence",
+        "kyc.updated status.changed",
+        "user.kyc.updated.v1 user.verified.v1",
+    ),
+    Case(
+        KYC,
+        "declined",
+        heard(Standing.REJECTED),
+        a_case,
+        "users kyc_cases kyc_checks kyc_evidence",
+        "kyc.updated status.changed",
+        "user.kyc.updated.v1",
+    ),
+    Case(
+        KYC,
+        "fraud after approval",
+        heard(Standing.FRAUD),
+        approved,
+        "users kyc_cases kyc_checks kyc_evidence account_holds",
+        "kyc.updated status.changed hold.placed",
+        "user.kyc.updated.v1 user.frozen.v1",
+    ),
+    Case(KYC, "nothing new", heard(Standing.STARTED), a_case, "kyc_evidence"),
+    Case(
+        "lapses.end_case",
+        "nobody finished it",
+        lambda w, s: lapses.end_case(w.db, RULES, s.key, s.actor),
+        a_case,
+        "users kyc_cases kyc_checks",
+        "kyc.updated status.changed",
+        "user.kyc.updated.v1",
+    ),
+    Case(
+        "lapses.end_validity",
+        "too old",
+        lambda w, s: lapses.end_validity(w.db, RULES, s.user),
+        lapsed,
+        "users kyc_checks account_holds",
+        "kyc.updated hold.placed status.changed",
+        "user.kyc.updated.v1 user.suspended.v1",
+    ),
+    Case(
+        "lapses.end_validities",
+        "one is too old",
+        lambda w, s: lapses.end_validities(w.db, RULES),
+        lapsed,
+        "users kyc_checks account_holds",
+        "kyc.updated hold.placed status.changed",
+        "user.kyc.updated.v1 user.suspended.v1",
     ),
     Case("worker.forget", "old rows", lambda w, s: worker.forget(w.db), old_rows, "idempotency_keys inbox"),
     Case(

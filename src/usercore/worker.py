@@ -15,6 +15,7 @@ from usercore.db import Db
 from usercore.errors import ServiceUnavailable
 from usercore.events import now
 from usercore.idempotency import take_expired
+from usercore.lapses.actions import end_validities
 from usercore.outbox import get_backlog, take_consumed
 from usercore.pii.keyring import Keyring
 from usercore.relay import Relay
@@ -86,6 +87,7 @@ async def sweep_kyc(parts: Parts, stop: asyncio.Event) -> None:
     async def once() -> None:
         while await sweep(parts.kyc) and not stop.is_set():
             pass
+        await end_validities(parts.db, parts.kyc.rules)
 
     await loops.every(1, once, stop)
 

@@ -18,8 +18,8 @@ from usercore.attempts.work import CALL_S, Hosted, Kyc, Work, disclosed
 from usercore.db import Conn
 from usercore.disclosures.actions import disclose
 from usercore.events import new_event_id, now
-from usercore.kyc.actions import Heard, Settled, apply, end_case, event_of, hear, lock
-from usercore.kyc.cases import OPEN
+from usercore.kyc.actions import OPEN, Heard, Settled, apply, event_of, hear, lock
+from usercore.lapses.actions import end_case
 from usercore.outbox import SYSTEM, Actor, Change, record
 from usercore.pii import classification as pii
 from usercore.pii.keyring import Keyring

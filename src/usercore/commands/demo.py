@@ -14,6 +14,7 @@ from aiokafka import TopicPartition
 from rich.console import Console
 
 from usercore import kafka
+from usercore.commands import demo_kyc
 from usercore.commands.settings import current
 from usercore.commands.tokens import sign
 from usercore.db import Conn, Db, Sql
@@ -32,7 +33,6 @@ PROFILE = {
     "first_name": "Asha",
     "last_name": "Verma",
     "date_of_birth": "1994-08-12",
-    "pan_number": "ABCPV1234F",
     "aadhaar_last4": "4321",
     "address": ADDRESS,
     "phone": "98765 43210",
@@ -63,7 +63,7 @@ class Wrong(Exception):
 def demo() -> None:
     """Take one user through the service on the embedded stack; exit code 1 if any step is wrong.
 
-    auth event → user → profile → consents → audited read → events → audit rows.
+    auth event → user → profile → consents → events → KYC through the vendors' sandboxes → tier_2 → audit trail.
     """
     console = Console(highlight=False, soft_wrap=True)
     Stack(checkout()).up()
@@ -85,6 +85,10 @@ class Demo:
         self.console = console
         self.user_id = uuid4()
         self.email = f"asha.{self.user_id.hex[:8]}@example.in"
+        # One verified PAN is one account, so each run has its own.
+        letters = "".join(chr(ord("A") + byte % 26) for byte in self.user_id.bytes[:4])
+        self.pan = f"{letters[:3]}PV{int(self.user_id) % 10_000:04}{letters[3]}"
+        self.profile = {**PROFILE, "pan_number": self.pan}
         self.steps = 0
 
     async def run(self) -> int:
@@ -101,9 +105,10 @@ class Demo:
                 self.consents,
                 self.preferences,
                 self.published,
-                self.audited,
             ):
                 await step()
+            await demo_kyc.run(self)
+            await self.audited()
         await db.close()
         return self.steps
 
@@ -155,7 +160,7 @@ class Demo:
         self.done("a stale If-Match → 412")
 
     async def updated(self) -> None:
-        status, headers, me = await self.call("PATCH", "/v1/me", PROFILE)
+        status, headers, me = await self.call("PATCH", "/v1/me", self.profile)
         self.expect("PATCH /v1/me", status, 200)
         self.expect("the phone in canonical form", me["profile"]["phone"], "+919876543210")
         self.expect("a new ETag", headers["ETag"] != self.etag, True)
@@ -167,11 +172,11 @@ class Demo:
 
     async def sealed_at_rest(self) -> None:
         sealed = await list_sealed(self.database, user_id=self.user_id)
-        self.expect("sealed columns", len(sealed), len(PROFILE))
+        self.expect("sealed columns", len(sealed), len(self.profile))
         stored = b"".join(sealed)
-        for value in ("Asha", "Verma", "ABCPV1234F", "9876543210", "MG Road"):
+        for value in ("Asha", "Verma", self.pan, "9876543210", "MG Road"):
             self.expect(f"{value} in the row", value.encode() in stored, False)
-        self.done(f"in PostgreSQL: {len(PROFILE)} sealed columns, none of the values readable")
+        self.done(f"in PostgreSQL: {len(self.profile)} sealed columns, none of the values readable")
 
     async def consents(self) -> None:
         said = {"consent_type": "terms_of_service", "version": "2026-01", "granted": True}
@@ -212,11 +217,14 @@ class Demo:
             dict(counts),
             {
                 "user.created": 1,
-                "profile.read": 3,
+                "profile.read": 3 + 2,  # and what each vendor was sent
                 "profile.updated": 2,
                 "consent.granted": 2,
                 "consent.revoked": 1,
                 "prefs.updated": 1,
+                "kyc.initiated": 2,
+                "kyc.updated": 2,
+                "status.changed": 3,  # tier_1, active, tier_2
             },
         )
         self.done("audit trail: " + ", ".join(f"{action} ×{count}" for action, count in counts.items()))

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import http.client
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from usercore.devstack import room
+from usercore.devstack import room, sandboxes
 from usercore.devstack.environment import write_environment
 from usercore.devstack.kafka import Kafka
 from usercore.devstack.postgres import Postgres
@@ -33,20 +34,8 @@ from usercore.devstack.processes import (
 )
 from usercore.devstack.provision import DATABASE, TOPICS, make_keys, settings
 from usercore.devstack.redis import Redis
+from usercore.devstack.service import Service
 from usercore.statements import resource_dir
-
-
-class Service(NamedTuple):
-    """One of our own processes."""
-
-    name: str
-    what: str
-    command: Sequence[str]
-    ports: Mapping[str, int | None]
-    """The ports that it gets, by the setting that carries each; a preferred number or None."""
-    probe: tuple[str, str]
-    """It is ready when (setting of the port, path) answers 200."""
-
 
 # `-P`: nothing is imported from the folder that a process works in.
 USERCORE = (sys.executable, "-P", "-m", "usercore")
@@ -93,17 +82,18 @@ class Stack:
         checkout: Path,
         *,
         say: Say = say,
-        services: Sequence[Service] = SERVICES,
+        services: Sequence[Service] | None = None,
         migrate: Sequence[str] = MIGRATE,
     ) -> None:
         self.home = checkout.resolve() / ".dev"
         self._say = say
-        self._services = services
+        self._sandboxes = sandboxes.installed() if services is None else {}
+        self._services = (*SERVICES, *sandboxes.services(self._sandboxes)) if services is None else services
         self._migrate = migrate
         self.postgres = Postgres(self.home / "postgres", say=say)
         self.redis = Redis(self.home / "redis", say=say)
         self.kafka = Kafka(self.home / "kafka", say=say)
-        self._daemons = {service.name: Daemon(self.home / service.name) for service in services}
+        self._daemons = {service.name: Daemon(self.home / service.name) for service in self._services}
         self._servers: Mapping[str, _Server] = {"postgres": self.postgres, "redis": self.redis, "kafka": self.kafka}
 
     def up(self) -> None:
@@ -115,7 +105,7 @@ class Stack:
             self.kafka.create_topics(TOPICS)
             make_keys(self.home)
             (self.home / "artifacts").mkdir(exist_ok=True)
-            self._run_migrations(self._write_settings(self._ports(self._services[0])))
+            self._run_migrations(self._write_settings(self._all_ports()))
             self._start_services()
 
     def down(self) -> None:
@@ -195,8 +185,13 @@ class Stack:
             for name, preferred in service.ports.items()
         }
 
-    def _write_settings(self, ports: Mapping[str, int]) -> dict[str, str]:
-        values = settings(self.home, self.postgres, self.redis, self.kafka, ports)
+    def _all_ports(self) -> dict[str, dict[str, int]]:
+        return {service.name: self._ports(service) for service in self._services}
+
+    def _write_settings(self, ports: Mapping[str, Mapping[str, int]]) -> dict[str, str]:
+        values = settings(self.home, self.postgres, self.redis, self.kafka, ports[self._services[0].name])
+        every = {name: port for own in ports.values() for name, port in own.items()}
+        values |= sandboxes.settings(self._sandboxes, every)
         write_environment(self.home, values)
         return values
 
@@ -221,8 +216,8 @@ class Stack:
     def _start_services(self) -> None:
         """With the ports of the first service in `.dev/env`."""
         for attempt in range(3):
-            ports = {service.name: self._ports(service) for service in self._services}
-            values = self._write_settings(ports[self._services[0].name])
+            ports = self._all_ports()
+            values = self._write_settings(ports)
             try:
                 in_parallel(
                     functools.partial(self._start_service, service, values, ports[service.name])
@@ -246,7 +241,9 @@ class Stack:
             self._say(f"{service.name}: code or settings have changed, or it has failed: starting anew")
             daemon.stop()
         self._say(f"{service.name}: starting")
-        daemon.start(service.command, {**os.environ, **values})
+        # Only our own placeholders: a command may hold braces of its own.
+        command = [re.sub(r"\{([A-Z_]+)\}", lambda name: values[name[1]], part) for part in service.command]
+        daemon.start(command, {**os.environ, **values})
         stamp.write_text(wanted)
         if self._is_ready(service, daemon, ports):
             return

@@ -2,7 +2,7 @@
 
 import hmac
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
@@ -19,9 +19,11 @@ from usercore.kyc.cases import (
     OPEN,
     CheckStatus,
     Decision,
+    Heard,
     Level,
     Outcome,
     ReviewReason,
+    Rules,
     Ruling,
     Said,
     TierRules,
@@ -50,23 +52,17 @@ __all__ = [
     "Settled",
     "TierRules",
     "apply",
-    "end_case",
     "enter",
     "event_of",
+    "follow",
     "hear",
+    "latest_case",
     "lock",
     "next_tier",
     "open_case",
     "open_evidence",
     "settle",
 ]
-
-
-class Rules(Struct, frozen=True):
-    """What the settings say about KYC."""
-
-    tiers: TierRules
-    validity: timedelta
 
 
 class Settled(Struct, frozen=True):
@@ -81,15 +77,6 @@ class Settled(Struct, frozen=True):
             telemetry.metrics.kyc_completed(self.case.vendor, self.case.status)
         if self.frozen:
             telemetry.metrics.user_frozen(KYC_FRAUD)
-
-
-class Heard(Struct, frozen=True):
-    """Evidence with where it came from: `event` names the message or the answer, and counts once for each attempt."""
-
-    attempt_id: UUID
-    source: str
-    event: str
-    evidence: Evidence
 
 
 async def apply(db: Db, keyring: Keyring, rules: Rules, case_id: UUID, heard: Heard, actor: Actor) -> Settled | None:
@@ -114,6 +101,12 @@ async def lock(tx: Conn, case_id: UUID) -> tuple[UserRow, CaseRow]:
     case = await queries.lock_case(tx, case_id=case_id)
     assert case is not None
     return user, case
+
+
+async def latest_case(tx: Conn, user_id: UUID) -> CaseRow | None:
+    """The newest case of a user who is locked."""
+    case_id = await queries.get_latest_case(tx, user_id=user_id)
+    return None if case_id is None else await queries.lock_case(tx, case_id=case_id)
 
 
 async def hear(
@@ -205,8 +198,11 @@ async def enter(
     after = replace(after, version=await queries.save_case(tx, case=after))
     status = cases.check_status(outcome)
     await queries.save_checks(tx, checks=_checks(rules, case.id, user.id, case.vendor, case.target_tier, status, at))
-    kyc, passed, version = await _follow(tx, rules, user, at)
+    kyc, passed = await _kyc_of(tx, rules, user, at)
     risen = kyc.kyc_tier > user.kyc_tier
+    if risen:
+        await activate(tx, user.id, actor, at)
+    version = await queries.set_kyc(tx, user_id=user.id, kyc=kyc)
     updated = UserKycUpdated(
         event_id=new_event_id(),
         occurred_at=at,
@@ -255,8 +251,6 @@ async def enter(
     await record(tx, *changes, actor=actor)
     if "pan" not in passed:
         await let_go(tx, user.id)
-    if risen:
-        await activate(tx, user.id, actor, at)
     frozen = False
     if outcome == Outcome("rejected", "fraud"):
         frozen = await hold_for_kyc(tx, user.id, "freeze", KYC_FRAUD, case.id, actor, at)
@@ -269,12 +263,17 @@ async def open_case(
     """The checks of a new case, and the user who follows from it: the user's new version."""
     pending = cases.check_status(Outcome("initiated"))
     await queries.save_checks(tx, checks=_checks(rules, case_id, user.id, vendor, tier, pending, at))
-    _, _, version = await _follow(tx, rules, user, at)
-    return version
+    return (await follow(tx, rules, user, at))[1]
 
 
-async def _follow(tx: Conn, rules: Rules, user: UserRow, at: datetime) -> tuple[UserKyc, frozenset[Check], int]:
-    """Let the user follow from all of its cases and checks: what it comes to, the checks passed, the new version."""
+async def follow(tx: Conn, rules: Rules, user: UserRow, at: datetime) -> tuple[UserKyc, int]:
+    """Let the user follow from all of its cases and checks: what it comes to, and its new version."""
+    kyc, _ = await _kyc_of(tx, rules, user, at)
+    return kyc, await queries.set_kyc(tx, user_id=user.id, kyc=kyc)
+
+
+async def _kyc_of(tx: Conn, rules: Rules, user: UserRow, at: datetime) -> tuple[UserKyc, frozenset[Check]]:
+    """What all of its cases and checks come to, and the checks that are passed."""
     passed = passed_checks(await queries.list_checks(tx, user_id=user.id), at)
     tier = cases.tier_of(passed, rules.tiers)
     kyc = UserKyc(
@@ -283,7 +282,7 @@ async def _follow(tx: Conn, rules: Rules, user: UserRow, at: datetime) -> tuple[
         verified_at=at if tier > user.kyc_tier else user.verified_at,
         at=at,
     )
-    return kyc, passed, await queries.set_kyc(tx, user_id=user.id, kyc=kyc)
+    return kyc, passed
 
 
 def passed_checks(checks: list[CheckRow], at: datetime) -> frozenset[Check]:
@@ -316,13 +315,3 @@ def _checks(
 def _shown(case: CaseRow) -> Mapping[str, object]:
     found = {"status": case.status, "rejection_code": case.rejection_code, "review_reason": case.review_reason}
     return {name: value for name, value in found.items() if value is not None}
-
-
-async def end_case(db: Db, rules: Rules, case_id: UUID, actor: Actor) -> None:
-    """Expire a case whose person did not finish in time; nothing when there is more to it by now."""
-    async with db.begin() as tx:
-        user, case = await lock(tx, case_id)
-        if case.status not in ("initiated", "documents_submitted"):
-            return
-        settled = await enter(tx, rules, user, case, Outcome("expired"), actor, now())
-    settled.count()

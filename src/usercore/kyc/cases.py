@@ -14,13 +14,14 @@ docs/kyc.md shows the whole table with its proofs, which tests/kyc hold.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, get_args
+from uuid import UUID
 
 from msgspec import Struct
 
 from usercore.events import KycCaseStatus, KycStatus, KycTier
-from usercore.plugins import Check, RejectionCode, Standing
+from usercore.plugins import Check, Evidence, RejectionCode, Standing
 
 ReviewReason = Literal["vendor_review", "identity_mismatch", "identity_conflict"]
 Decision = Literal["approve", "reject"]
@@ -35,6 +36,22 @@ TIERS: tuple[KycTier, ...] = get_args(KycTier)
 LEVELS: Mapping[KycTier, Level] = dict(zip(TIERS, get_args(Level), strict=True))
 
 _CODES: Mapping[str | None, int] = {code: number for number, code in enumerate((*get_args(RejectionCode), None))}
+
+
+class Rules(Struct, frozen=True):
+    """What the settings say about KYC."""
+
+    tiers: TierRules
+    validity: timedelta
+
+
+class Heard(Struct, frozen=True):
+    """Evidence with where it came from: `event` names the message or the answer, and counts once for each attempt."""
+
+    attempt_id: UUID
+    source: str
+    event: str
+    evidence: Evidence
 
 
 class Said(Struct, frozen=True):

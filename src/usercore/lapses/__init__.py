@@ -1,0 +1,1 @@
+"""What time does to KYC: cases that nobody finishes, verifications whose validity ends."""
