@@ -1,0 +1,1 @@
+"""Tests of Signzy's plugin and its sandbox."""
