@@ -203,7 +203,7 @@ async def old_rows(w: World, s: Subject, owner: Conn) -> None:
 
 
 async def a_case(w: World, s: Subject, owner: Conn) -> None:
-    """`s.key` is a case, `s.created` its attempt, which the vendor has taken. No PAN: only one of these could have it."""
+    """`s.key` is a case, `s.created` its attempt, which the vendor has taken. Without a PAN, which one of them has."""
     await after(create)(w, s, owner)
     async with w.db.begin() as tx:
         await profiles.keys_of(tx, w.keyring, s.user, "kyc_evidence")

@@ -27,6 +27,7 @@ from usercore.kyc.cases import (
     Ruling,
     Said,
     TierRules,
+    kept_text,
     next_tier,
 )
 from usercore.kyc.queries import CaseRow, CheckRow, EvidenceRow, NewCheck, NewEvidence, UserKyc
@@ -127,7 +128,7 @@ async def hear(
             standing=int(evidence.standing),
             vendor_status=evidence.vendor_status,
             rejection_code=evidence.rejection_code,
-            payload_enc=keys.seal(pii.EVIDENCE, msgspec.json.encode(evidence).decode()),
+            payload_enc=keys.seal(pii.EVIDENCE, kept_text(evidence)),
             occurred_at=evidence.occurred_at,
             received_at=at,
         ),

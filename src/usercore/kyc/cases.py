@@ -18,9 +18,12 @@ from datetime import datetime, timedelta
 from typing import Literal, get_args
 from uuid import UUID
 
+import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from usercore.events import KycCaseStatus, KycStatus, KycTier
+from usercore.pii import aadhaar
 from usercore.plugins import Check, Evidence, RejectionCode, Standing
 
 ReviewReason = Literal["vendor_review", "identity_mismatch", "identity_conflict"]
@@ -161,3 +164,8 @@ def user_status(tier: KycTier, latest: KycCaseStatus | None) -> KycStatus:
     if tier != "tier_0":
         return "approved"
     return "not_started" if latest is None else _STATUSES[latest]
+
+
+def kept_text(evidence: Evidence) -> str:
+    """Evidence as JSON that may be kept: no links, which somebody could follow, and no whole Aadhaar number."""
+    return aadhaar.mask(msgspec.json.encode(replace(evidence, artifacts=())).decode())

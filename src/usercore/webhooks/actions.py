@@ -26,6 +26,7 @@ from usercore.plugins import VendorError, VendorPending, VendorProtocolError, Ve
 from usercore.plugins.loading import Vendor
 from usercore.plugins.webhooks import RawHeaders, authenticates_body, readable, verify
 from usercore.webhooks import queries
+from usercore.webhooks.payload import without_aadhaar
 from usercore.webhooks.queries import MessageRow, NewMessage, WebhookState
 
 log = telemetry.logger(__name__)
@@ -78,7 +79,7 @@ async def receive(
             dedupe_key=event.event_id or hashlib.sha256(body).hexdigest(),
             attempt_id=None if attempt is None else attempt.id,
             authentic_body=authenticates_body(scheme),
-            body_enc=keys.seal(pii.WEBHOOK_BODY, body.decode("latin-1")),
+            body_enc=keys.seal(pii.WEBHOOK_BODY, without_aadhaar(body).decode("latin-1")),
             headers_enc=keys.seal(pii.WEBHOOK_HEADERS, msgspec.json.encode(_told(headers, vendor)).decode()),
             day=received.date(),
             request_id=request_id,
