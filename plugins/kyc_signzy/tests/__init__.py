@@ -1,1 +1,0 @@
-"""Tests of Signzy's plugin and its sandbox."""
