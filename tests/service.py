@@ -132,7 +132,6 @@ def environ(database: DatabaseUrls, redis_server: Redis, signer: Signer, tmp_pat
         "JWT_AUDIENCE": AUDIENCE,
         "PROFILE_PATCH_LIMIT_PER_MINUTE": "1000",
         "PORT": "0",
-        "KYC_VENDORS": "hyperverge",
     }
 
 

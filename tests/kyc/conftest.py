@@ -9,6 +9,7 @@ from uuid import UUID
 import aiohttp
 import pytest_asyncio
 from kyc_hyperverge.sandbox import HyperVergeSandbox
+from kyc_signzy.sandbox import SignzySandbox
 
 from tests.service import Client, Person, Signer, listening
 from tests.waiting import eventually
@@ -28,7 +29,7 @@ PROFILE = {
     "phone": "+919876543210",
 }
 BANK_ACCOUNT = {"account_number": "123456789012", "ifsc": "KKBK0008066"}
-SANDBOXES: Mapping[str, type[Sandbox]] = {"hyperverge": HyperVergeSandbox}
+SANDBOXES: Mapping[str, type[Sandbox]] = {"hyperverge": HyperVergeSandbox, "signzy": SignzySandbox}
 
 
 class World:
