@@ -30,12 +30,12 @@ from usercore.kyc.cases import (
     kept_text,
     next_tier,
 )
-from usercore.kyc.queries import CaseRow, CheckRow, EvidenceRow, NewCheck, NewEvidence, UserKyc
+from usercore.kyc.queries import CaseRow, EvidenceRow, NewCheck, NewEvidence, UserKyc
 from usercore.lifecycle.actions import KYC_FRAUD, activate, hold_for_kyc
 from usercore.outbox import Actor, Change, record
 from usercore.pii import classification as pii
 from usercore.pii.keyring import Keyring, UserKeys
-from usercore.plugins import Check, Evidence, Identity, Standing
+from usercore.plugins import Check, CheckResult, Evidence, Identity, Standing
 from usercore.profiles.actions import keys_of
 from usercore.users.actions import UserRow, lock_user
 
@@ -157,25 +157,31 @@ async def settle(
     outcome = cases.derive(said, ruling=ruling, ended=ended)
     if outcome.status == "approved" and ruling is None and case.status != "approved":
         keys = await keys_of(tx, keyring, user.id, pii.EVIDENCE.retention)
-        claim = "pan" in rules.tiers[case.target_tier]
-        conflict = await bind(tx, keyring, user.id, identity_of(keys, rows), actor, at, claim=claim)
-        outcome = cases.derive(said, identity=conflict, ruling=ruling, ended=ended)
-        user = await lock_user(tx, user.id)  # what was filled in has raised its version
+        required = rules.tiers[case.target_tier]
+        identity, checks = findings(keys, rows)
+        if not all(checks.get(check) == "passed" for check in required):
+            # The vendor approves, and has not said of everything that we asked for that it is good.
+            outcome = cases.derive(said, identity="vendor_review")
+        else:
+            conflict = await bind(tx, keyring, user.id, identity, actor, at, claim="pan" in required)
+            outcome = cases.derive(said, identity=conflict)
+            user = await lock_user(tx, user.id)  # what was filled in has raised its version
     if outcome == Outcome(case.status, case.rejection_code, case.review_reason):
         return None
     return await enter(tx, rules, user, case, outcome, actor, at)
 
 
-def identity_of(keys: UserKeys, rows: list[EvidenceRow]) -> Identity:
-    """What was read off the documents by the evidence that counts; of several answers of one rank the last one's."""
-    top: Identity | None = None
-    rank = -1
+def findings(keys: UserKeys, rows: list[EvidenceRow]) -> tuple[Identity, dict[Check, CheckResult]]:
+    """What the evidence that counts read off the documents, and found; of several of one rank the last one's word."""
+    identity: Identity | None = None
+    checks: dict[Check, CheckResult] = {}
+    top = max((row.standing for row in rows if not row.superseded), default=0)
     for row in rows:
-        if not row.superseded and row.standing >= rank:
+        if not row.superseded and row.standing == top:
             evidence = open_evidence(keys, row)
-            if evidence.identity is not None:
-                top, rank = evidence.identity, row.standing
-    return top or Identity()
+            identity = evidence.identity or identity
+            checks.update(evidence.checks)
+    return identity or Identity(), checks
 
 
 def open_evidence(keys: UserKeys, row: EvidenceRow) -> Evidence:
@@ -275,7 +281,9 @@ async def follow(tx: Conn, rules: Rules, user: UserRow, at: datetime) -> tuple[U
 
 async def _kyc_of(tx: Conn, rules: Rules, user: UserRow, at: datetime) -> tuple[UserKyc, frozenset[Check]]:
     """What all of its cases and checks come to, and the checks that are passed."""
-    passed = passed_checks(await queries.list_checks(tx, user_id=user.id), at)
+    checks = await queries.list_checks(tx, user_id=user.id)
+    good = (check for check in checks if check.valid_until is None or check.valid_until > at)
+    passed: frozenset[Check] = frozenset(check.kind for check in good if check.status == "passed")
     tier = cases.tier_of(passed, rules.tiers)
     kyc = UserKyc(
         kyc_status=cases.user_status(tier, await queries.get_latest_status(tx, user_id=user.id)),
@@ -284,15 +292,6 @@ async def _kyc_of(tx: Conn, rules: Rules, user: UserRow, at: datetime) -> tuple[
         at=at,
     )
     return kyc, passed
-
-
-def passed_checks(checks: list[CheckRow], at: datetime) -> frozenset[Check]:
-    """The checks that a user has passed and that are still good."""
-    return frozenset(
-        check.kind
-        for check in checks
-        if check.status == "passed" and (check.valid_until is None or check.valid_until > at)
-    )
 
 
 def _checks(

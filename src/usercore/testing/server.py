@@ -43,6 +43,8 @@ class SandboxServer:
                 web.get("/_control/health", self._get_health),
                 web.get("/kyc/{link}", self._get_page),
                 web.get("/kyc/{link}/{step}", self._get_page),
+                # The forms go to the address of their own page, also to that of the first one.
+                web.post("/kyc/{link}", self._post_page),
                 web.post("/kyc/{link}/{step}", self._post_page),
             ]
         )

@@ -55,7 +55,7 @@ async def receive(
         each for each in named if each.enabled.webhook and verify(each.enabled.webhook, headers, body, token, at)
     ]
     if len(accepting) != 1:
-        raise Unauthenticated()
+        raise Unauthenticated("The message is not authentic.")
     (vendor,) = accepting
     scheme = vendor.enabled.webhook.scheme if vendor.enabled.webhook else "hmac"
     attempt: AttemptRow | None = None
@@ -63,13 +63,13 @@ async def receive(
         async with kyc.db.read() as conn:
             attempt = await find_by_token(conn, vendor.name, token or "")
         if attempt is None:
-            raise Unauthenticated()
+            raise Unauthenticated("The message is not authentic.")
     try:
         event = vendor.kyc.read_webhook(readable(headers), body)
     except VendorError:
         raise MalformedWebhook() from None
     if attempt is not None and not _names(event, attempt):
-        raise Unauthenticated()
+        raise Unauthenticated("The message is not authentic.")
     received = now()
     async with kyc.db.begin() as tx:
         keys = await _keys(tx, kyc.keyring, received.date())
