@@ -9,7 +9,7 @@ LONGEST_TEXT = 200
 """More is no name, and nothing that a profile could have."""
 _DAY_FIRST = re.compile(r"([0-9]{2})[-/]([0-9]{2})[-/]([0-9]{4})")
 _YEAR_FIRST = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})(?:T.*)?")
-_PAN = re.compile("[A-Z]{5}[0-9]{4}[A-Z]")
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:?[0-9]{2})?")
 
 
 def an_object(value: object) -> dict[str, Any]:
@@ -67,8 +67,12 @@ def a_date(value: object) -> date | None:
 
 def a_time(value: object) -> datetime | None:
     """ISO 8601; None for what is not: HyperVerge's own samples have some that are not."""
+    text = a_text(value) or ""
+    # Which forms `fromisoformat` takes depends on the version of Python.
+    if not _TIME.fullmatch(text):
+        return None
     try:
-        at = datetime.fromisoformat(a_text(value) or "")
+        at = datetime.fromisoformat(text)
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
@@ -77,9 +81,8 @@ def a_time(value: object) -> datetime | None:
 def a_pan(value: object) -> str | None:
     """What was read as a PAN, also when it is none, so that the host sees the difference; never an Aadhaar number."""
     text = (a_text(value) or "").replace(" ", "").upper()
-    if _PAN.fullmatch(text) or (text and sum(letter.isdigit() for letter in text) < 8):
-        return text
-    return None
+    # An Aadhaar number has twelve places, masked or not.
+    return text if 0 < len(text) < 12 else None
 
 
 def last_four(value: object) -> str | None:
