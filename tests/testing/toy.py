@@ -76,7 +76,7 @@ class Receiver:
         good = verify(self._config, request.raw_headers, body, token, _now(request))
         if self._config.scheme == "url_token":
             good &= self.url.endswith(token)
-        self.taken.append((msgspec.json.decode(body, type=dict[str, str])["status"], good))
+        self.taken.append((msgspec.json.decode(body, type=dict[str, str]).get("status", ""), good))
         return web.Response(status=202 if good else 401)
 
 

@@ -33,7 +33,10 @@ def module(name: str, result: Any, **more: Any) -> dict[str, Any]:
 
 
 def pan(fields: Any, action: str = "pass", details: Any = None, **more: Any) -> dict[str, Any]:
-    found = {"details": [{"fieldsExtracted": fields}], "summary": {"action": action, "details": details or []}}
+    found: dict[str, Any] = {
+        "details": [{"fieldsExtracted": fields}],
+        "summary": {"action": action, "details": details or []},
+    }
     return module("ID Card Validation", found, documentSelected="pan", **more)
 
 

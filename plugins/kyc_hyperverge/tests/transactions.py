@@ -11,13 +11,13 @@ from kyc_hyperverge.client import HyperVerge
 from kyc_hyperverge.sandbox import HyperVergeSandbox
 from kyc_hyperverge.settings import HyperVergeSettings
 
-from usercore.plugins import Attempt, Person, Started, StartRequest
+from usercore.plugins import Attempt, Check, Person, Started, StartRequest
 from usercore.testing.http import PlainHttp
 from usercore.testing.sandbox import Options
 from usercore.testing.server import running
 
 PERSON = Person(first_name="Ravi", last_name="Kumar", date_of_birth=date(1990, 1, 31), pan_number="ABCPE1234F")
-CHECKS = frozenset(("pan", "selfie"))
+CHECKS: frozenset[Check] = frozenset(("pan", "selfie"))
 HEADERS = {"appid": "app", "AppKey": "key"}
 
 
@@ -31,8 +31,8 @@ class Journey:
         self.vendor = self.vendor_with()
 
     def vendor_with(self, **settings: Any) -> HyperVerge:
-        given = {"api_key": "key", "app_id": "app", "workflow_id": "wf_kyc", "base_url": self.url} | settings
-        return HyperVerge(HyperVergeSettings(**given), self.http)
+        given: dict[str, Any] = {"api_key": "key", "app_id": "app", "workflow_id": "wf_kyc", "base_url": self.url}
+        return HyperVerge(HyperVergeSettings(**(given | settings)), self.http)
 
     async def start(self, attempt_id: UUID | None = None, redirect_url: str | None = None) -> Started:
         return await self.vendor.start(
