@@ -1,15 +1,17 @@
 """The client against the sandbox over loopback: each documented oddity of the wire format."""
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid4
 
 import pytest
-from kyc_signzy.client import own_url
+from kyc_signzy.client import Signzy, own_url
 from kyc_signzy.sandbox import Account
+from kyc_signzy.settings import SignzySettings
 
-from plugins.kyc_signzy.tests.journeys import AADHAAR, BANK, Journey, journey
+from plugins.kyc_signzy.tests.journeys import AADHAAR, BANK, PERSON, Journey, journey
 from usercore.plugins import (
     Address,
     BankAccount,
@@ -17,8 +19,10 @@ from usercore.plugins import (
     Evidence,
     Identity,
     Person,
+    Response,
     Standing,
     Started,
+    StartRequest,
     VendorAuthError,
     VendorError,
     VendorPending,
@@ -403,3 +407,35 @@ async def test_what_signzy_is_sent(answering: Any) -> None:
             "failureRedirectTime": "3",
             "sandboxPerson": {"name": "Ravi Kumar"},
         }
+
+
+class Recorder:
+    """`Http` of the real Signzy: keeps what it would be sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[object] = []
+
+    async def post(
+        self, operation: str, url: str, *, json: object, headers: Mapping[str, str], safe: bool = False
+    ) -> Response:
+        self.sent.append(json)
+        return Response(status=200, headers={}, body=b'{"result":{"url":"https://x.example/","requestId":"1"}}')
+
+    async def get(self, operation: str, url: str, *, headers: Mapping[str, str]) -> Response:
+        raise AssertionError
+
+
+async def test_digilocker_is_sent_nothing_of_the_person() -> None:
+    http = Recorder()
+    request = StartRequest(attempt_id=ATTEMPT, checks=AADHAAR, person=PERSON, callback_url="https://us.example/hook")
+    await Signzy(SignzySettings(api_key="token"), http).start(request)
+    (sent,) = http.sent
+    assert "Ravi" not in str(sent)
+    assert "sandboxPerson" not in str(sent)
+
+
+@pytest.mark.parametrize("status", [401, 404])
+async def test_start_is_never_pending(answering: Any, status: int) -> None:
+    async with answering(status, {"message": "Consent journey is not completed"}) as here:
+        with pytest.raises(VendorAuthError if status == 401 else VendorProtocolError):
+            await here.start()
