@@ -409,6 +409,33 @@ async def test_what_signzy_is_sent(answering: Any) -> None:
         }
 
 
+async def test_what_signzy_is_asked(answering: Any) -> None:
+    async with answering(200, {"result": {"name": "Ravi Kumar"}}) as here:
+        await here.fetch(Started(vendor_case_id="652d08105aac750011ff8a71"))
+        (sent,) = here.requests
+        assert sent["path"] == "/api/v3/digilocker-v2/geteAadhaar"
+        assert sent["body"] == {
+            "requestId": "652d08105aac750011ff8a71",
+            "getEAadhaarPdf": True,
+            "getEAadhaarJpeg": True,
+            "extraDigitalCertificateParams": True,
+        }
+
+
+async def test_what_signzy_is_asked_of_an_account(answering: Any) -> None:
+    async with answering(200, {"result": {"active": "yes", "nameMatch": "yes"}}) as here:
+        await here.bank("123456789012")
+        (sent,) = here.requests
+        assert sent["path"] == "/api/v3/bankaccountverification/bankaccountverifications"
+        assert sent["body"] == {
+            "beneficiaryAccount": "123456789012",
+            "beneficiaryIFSC": "KKBK0008066",
+            "beneficiaryName": "Ravi Kumar",
+            "nameFuzzy": "true",
+            "nameMatchScore": "0.9",
+        }
+
+
 class Recorder:
     """`Http` of the real Signzy: keeps what it would be sent."""
 

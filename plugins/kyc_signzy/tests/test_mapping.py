@@ -322,6 +322,22 @@ def test_lists_that_have_no_end_are_not_followed() -> None:
 # Tables ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("results", "standing", "code"),
+    [
+        ({"aadhaar": "passed", "address": "passed", "bank": "passed"}, Standing.APPROVED, None),
+        ({"aadhaar": "passed", "address": "review"}, Standing.REVIEW, None),
+        ({"aadhaar": "review", "address": "failed"}, Standing.REJECTED, "address_mismatch"),
+        ({"address": "failed", "aadhaar": "review"}, Standing.REJECTED, "address_mismatch"),
+        ({"bank": "failed", "address": "failed", "aadhaar": "failed"}, Standing.REJECTED, "aadhaar_invalid"),
+        ({}, Standing.REVIEW, None),
+    ],
+)
+def test_worst_result_counts(results: Any, standing: Standing, code: str | None) -> None:
+    found = mapping.verdict(results, "x", None, (), None)
+    assert (found.standing, found.rejection_code) == (standing, code)
+
+
 def test_codes_are_codes_and_each_check_has_one() -> None:
     assert set(mapping.CODES) == BOTH | {"bank"}
     assert set(mapping.CODES.values()) <= set(get_args(RejectionCode))
