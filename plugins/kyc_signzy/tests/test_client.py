@@ -1,15 +1,17 @@
 """The client against the sandbox over loopback: each documented oddity of the wire format."""
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid4
 
 import pytest
-from kyc_signzy.client import own_url
+from kyc_signzy.client import Signzy, own_url
 from kyc_signzy.sandbox import Account
+from kyc_signzy.settings import SignzySettings
 
-from plugins.kyc_signzy.tests.journeys import AADHAAR, BANK, Journey, journey
+from plugins.kyc_signzy.tests.journeys import AADHAAR, BANK, PERSON, Journey, journey
 from usercore.plugins import (
     Address,
     BankAccount,
@@ -17,8 +19,10 @@ from usercore.plugins import (
     Evidence,
     Identity,
     Person,
+    Response,
     Standing,
     Started,
+    StartRequest,
     VendorAuthError,
     VendorError,
     VendorPending,
@@ -403,3 +407,62 @@ async def test_what_signzy_is_sent(answering: Any) -> None:
             "failureRedirectTime": "3",
             "sandboxPerson": {"name": "Ravi Kumar"},
         }
+
+
+async def test_what_signzy_is_asked(answering: Any) -> None:
+    async with answering(200, {"result": {"name": "Ravi Kumar"}}) as here:
+        await here.fetch(Started(vendor_case_id="652d08105aac750011ff8a71"))
+        (sent,) = here.requests
+        assert sent["path"] == "/api/v3/digilocker-v2/geteAadhaar"
+        assert sent["body"] == {
+            "requestId": "652d08105aac750011ff8a71",
+            "getEAadhaarPdf": True,
+            "getEAadhaarJpeg": True,
+            "extraDigitalCertificateParams": True,
+        }
+
+
+async def test_what_signzy_is_asked_of_an_account(answering: Any) -> None:
+    async with answering(200, {"result": {"active": "yes", "nameMatch": "yes"}}) as here:
+        await here.bank("123456789012")
+        (sent,) = here.requests
+        assert sent["path"] == "/api/v3/bankaccountverification/bankaccountverifications"
+        assert sent["body"] == {
+            "beneficiaryAccount": "123456789012",
+            "beneficiaryIFSC": "KKBK0008066",
+            "beneficiaryName": "Ravi Kumar",
+            "nameFuzzy": "true",
+            "nameMatchScore": "0.9",
+        }
+
+
+class Recorder:
+    """`Http` of the real Signzy: keeps what it would be sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[object] = []
+
+    async def post(
+        self, operation: str, url: str, *, json: object, headers: Mapping[str, str], safe: bool = False
+    ) -> Response:
+        self.sent.append(json)
+        return Response(status=200, headers={}, body=b'{"result":{"url":"https://x.example/","requestId":"1"}}')
+
+    async def get(self, operation: str, url: str, *, headers: Mapping[str, str]) -> Response:
+        raise AssertionError
+
+
+async def test_digilocker_is_sent_nothing_of_the_person() -> None:
+    http = Recorder()
+    request = StartRequest(attempt_id=ATTEMPT, checks=AADHAAR, person=PERSON, callback_url="https://us.example/hook")
+    await Signzy(SignzySettings(api_key="token"), http).start(request)
+    (sent,) = http.sent
+    assert "Ravi" not in str(sent)
+    assert "sandboxPerson" not in str(sent)
+
+
+@pytest.mark.parametrize("status", [401, 404])
+async def test_start_is_never_pending(answering: Any, status: int) -> None:
+    async with answering(status, {"message": "Consent journey is not completed"}) as here:
+        with pytest.raises(VendorAuthError if status == 401 else VendorProtocolError):
+            await here.start()

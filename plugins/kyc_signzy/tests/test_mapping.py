@@ -5,6 +5,8 @@ from datetime import UTC, date, datetime
 from typing import Any, get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from kyc_signzy import mapping, reading, refusals
 
 from usercore.plugins import (
@@ -17,7 +19,6 @@ from usercore.plugins import (
     Response,
     Standing,
     VendorAuthError,
-    VendorPending,
     VendorProtocolError,
     VendorUnavailable,
 )
@@ -53,6 +54,7 @@ BANK: dict[str, Any] = {
     "auditTrail": {"nature": "BANK RRN", "value": "334912557776", "timestamp": "2023-12-15T07:11:09.151Z"},
     "bankTransfer": {"response": "Transaction Successful", "beneName": "RAVI KUMAR", "beneIFSC": "KKBK0008066"},
 }
+NAMES = {*DETAILS, *SPLIT, *BANK, "validAadhaarDSC", "beneName"}
 WHOLE = "499118665246"
 """An Aadhaar number as UIDAI publishes it for tests."""
 
@@ -287,7 +289,53 @@ def test_owner_of_an_account(match: Any, score: Any, owner: Any, standing: Stand
     assert found.rejection_code is None
 
 
+# Anything -------------------------------------------------------------------------------------------------------------
+
+WORDS = st.sampled_from(("yes", "no", "", "0.5", "31/01/1990", "221717", "xxxxxxxx3445", "Ravi", "https://x.example/"))
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | WORDS,
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.sampled_from(sorted(NAMES)), values, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(details=st.dictionaries(st.sampled_from(sorted(NAMES)), JSON))
+def test_whatever_comes_is_read_and_only_a_yes_is_approved(details: dict[str, Any]) -> None:
+    consent, account = mapping.digilocker(details, BOTH), mapping.bank(details)
+    if consent.standing is Standing.APPROVED:
+        assert reading.a_word(details["x509Data"]["validAadhaarDSC"]) == "yes"
+    if account.standing is Standing.APPROVED:
+        assert reading.a_word(details["active"]) == "yes"
+    for found in (consent, account):
+        assert (found.rejection_code is not None) == (found.standing is Standing.REJECTED)
+
+
+def test_lists_that_have_no_end_are_not_followed() -> None:
+    deep: list[Any] = []
+    for _ in range(2000):
+        deep = [deep]
+    assert reading.a_text(deep) is None
+    assert reading.a_text([["x"]]) == "x"
+    assert reading.a_text([[["x"]]]) is None
+
+
 # Tables ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("results", "standing", "code"),
+    [
+        ({"aadhaar": "passed", "address": "passed", "bank": "passed"}, Standing.APPROVED, None),
+        ({"aadhaar": "passed", "address": "review"}, Standing.REVIEW, None),
+        ({"aadhaar": "review", "address": "failed"}, Standing.REJECTED, "address_mismatch"),
+        ({"address": "failed", "aadhaar": "review"}, Standing.REJECTED, "address_mismatch"),
+        ({"bank": "failed", "address": "failed", "aadhaar": "failed"}, Standing.REJECTED, "aadhaar_invalid"),
+        ({}, Standing.REVIEW, None),
+    ],
+)
+def test_worst_result_counts(results: Any, standing: Standing, code: str | None) -> None:
+    found = mapping.verdict(results, "x", None, (), None)
+    assert (found.standing, found.rejection_code) == (standing, code)
 
 
 def test_codes_are_codes_and_each_check_has_one() -> None:
@@ -350,12 +398,32 @@ def loopback(text: Any) -> Any:
     return {"error": {"statusCode": 400, "name": "Error", "message": text}}
 
 
+def answer(status: int, body: Any) -> Response:
+    raw = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+    return Response(status=status, headers={}, body=raw)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (401, loopback(PENDING), True),
+        (404, {"message": PENDING}, True),
+        (401, {"message": "Request was NOT COMPLETED by the user"}, True),
+        (401, loopback("Authorization Required"), False),
+        (401, {"error": PENDING}, False),
+        (401, "<html>", False),
+        (404, {"message": "no Route matched with those values"}, False),
+        (403, loopback(PENDING), False),
+        (400, loopback(PENDING), False),
+    ],
+)
+def test_pending_is_told_by_its_text(status: int, body: Any, expected: bool) -> None:
+    assert refusals.is_not_yet(answer(status, body)) is expected
+
+
 @pytest.mark.parametrize(
     ("status", "body", "error"),
     [
-        (401, loopback(PENDING), VendorPending),
-        (404, {"message": PENDING}, VendorPending),
-        (401, {"message": "Request was NOT COMPLETED by the user"}, VendorPending),
         (401, loopback("Authorization Required"), VendorAuthError),
         (401, {"message": "Invalid authentication credentials"}, VendorAuthError),
         (401, "<html>", VendorAuthError),
@@ -375,8 +443,7 @@ def loopback(text: Any) -> Any:
     ],
 )
 def test_errors(status: int, body: Any, error: type[Exception]) -> None:
-    raw = body.encode() if isinstance(body, str) else json.dumps(body).encode()
-    found = refusals.refusal(Response(status=status, headers={}, body=raw))
+    found = refusals.refusal(answer(status, body))
     assert type(found) is error
     assert str(found) in ("", error.__doc__)
     assert PENDING not in repr(found)

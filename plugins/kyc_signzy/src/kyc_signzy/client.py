@@ -82,9 +82,16 @@ class Signzy:
         response = await self._post(
             "fetch_aadhaar",
             GET_AADHAAR[self._settings.digilocker_version],
-            {"requestId": attempt.vendor_case_id, "getEAadhaarPdf": True, "getEAadhaarJpeg": True},
+            {
+                "requestId": attempt.vendor_case_id,
+                "getEAadhaarPdf": True,
+                "getEAadhaarJpeg": True,
+                "extraDigitalCertificateParams": True,
+            },
             safe=True,
         )
+        if refusals.is_not_yet(response):
+            raise VendorPending
         if response.status == 400 and (evidence := mapping.lapsed(refusals.message(response))) is not None:
             return evidence
         return mapping.digilocker(_result(response), attempt.checks)

@@ -7,6 +7,8 @@ from typing import Any, cast
 
 LONGEST_TEXT = 200
 """More is no name and no line of an address."""
+DEEPEST_LIST = 2
+"""Of lists in lists: what is known of them."""
 # With or without gaps, and not within a longer run of digits.
 _AADHAAR = re.compile(r"(?<![0-9])[0-9]{4}([ -]?)[0-9]{4}([ -]?)([0-9]{4})(?![0-9])")
 _MASKED = re.compile("[0-9Xx*]{8}([0-9]{4})")
@@ -20,11 +22,11 @@ def an_object(value: object) -> dict[str, Any]:
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
-def texts(value: object) -> Iterator[str]:
-    """A text, or those in a list however deep: a state is `[["UTTAR PRADESH", "UP"]]`."""
-    if isinstance(value, list):
+def texts(value: object, depth: int = DEEPEST_LIST) -> Iterator[str]:
+    """A text, or those in a list of lists: a state is `[["UTTAR PRADESH", "UP"]]`."""
+    if isinstance(value, list) and depth:
         for item in cast("list[object]", value):
-            yield from texts(item)
+            yield from texts(item, depth - 1)
     elif isinstance(value, str) and (text := " ".join(value.split())):
         yield _AADHAAR.sub(r"XXXX\1XXXX\2\3", text)[:LONGEST_TEXT]
 

@@ -11,7 +11,6 @@ from usercore.plugins import (
     Response,
     VendorAuthError,
     VendorError,
-    VendorPending,
     VendorProtocolError,
     VendorUnavailable,
 )
@@ -34,14 +33,16 @@ def message(response: Response) -> str:
 
 
 def refusal(response: Response) -> VendorError:
-    """The error that a status other than 200 stands for."""
-    text = message(response)
-    if response.status in (401, 404) and NOT_YET.search(text):
-        return VendorPending()
-    if response.status == 403 and LIMITED.search(text):
+    """The error that a status other than 200 stands for, when it is none of the cases below."""
+    if response.status == 403 and LIMITED.search(message(response)):
         return VendorUnavailable()
     # 403: the account is not entitled to the service, or out of credits.
     return VendorAuthError() if response.status in (401, 403) else VendorProtocolError()
+
+
+def is_not_yet(response: Response) -> bool:
+    """Whether the person has still to consent."""
+    return response.status in (401, 404) and NOT_YET.search(message(response)) is not None
 
 
 def is_about_the_account(response: Response) -> bool:
