@@ -161,7 +161,7 @@ def test_what_is_no_callback_of_digilocker(body: Any) -> None:
 
 # Sent by the sandbox --------------------------------------------------------------------------------------------------
 
-SECRET = "s3cret"  # noqa: S105 - it protects nothing
+SECRET = "s3cret"
 SCHEMES: list[WebhookScheme] = ["hmac", "static_header", "url_token"]
 
 
