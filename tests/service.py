@@ -132,6 +132,7 @@ def environ(database: DatabaseUrls, redis_server: Redis, signer: Signer, tmp_pat
         "JWT_AUDIENCE": AUDIENCE,
         "PROFILE_PATCH_LIMIT_PER_MINUTE": "1000",
         "PORT": "0",
+        "ARTIFACT_STORE_URL": (tmp_path / "artifacts").as_uri(),
     }
 
 
