@@ -308,6 +308,18 @@ async def test_two_workers_at_once(desk: Desk) -> None:
     assert {(await desk.row(each))["state"] for each in added} == {"stored"}
 
 
+async def test_a_row_that_somebody_holds_keeps_nobody_waiting(desk: Desk) -> None:
+    async with serving(answering()) as served:
+        selfie, card = await desk.add(
+            *(Artifact(type=kind, url=f"{served.url}/{kind}") for kind in ("selfie", "pan_card"))
+        )
+        async with desk.owner.transaction():
+            await desk.owner.execute("select from kyc_artifacts where id = $1 for update", selfie)
+            assert await desk.fetch() == 1
+        assert (await desk.row(card))["state"] == "stored"
+        assert await desk.fetch() == 1
+
+
 async def test_a_worker_that_is_late_writes_nothing(desk: Desk) -> None:
     """Its lease is over, and another one has done it meanwhile."""
     arrived, release = asyncio.Event(), asyncio.Event()

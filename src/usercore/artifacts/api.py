@@ -29,6 +29,7 @@ _SUFFIX = {"image/jpeg": "jpg", "image/png": "png", "application/pdf": "pdf", "v
         "person before the first byte. An answer that ends too early is one that did not verify.",
         errors=[AccountErased, KeysUnavailable, NotFound, PiiUnavailable, ValidationFailed],
     ),
+    media_type="application/octet-stream",  # for the documentation: the answer says which of the kinds it is
 )
 async def get_artifact(
     request: EdgeRequest,
