@@ -262,5 +262,5 @@ def where(error: BaseException) -> str:
 
 def _of_type(method: str, result: object, kind: type[T]) -> T:
     if type(result) is not kind:
-        raise Failed(f"{method} gave a {type(result).__name__}: give a {kind.__name__}")
+        raise Failed(f"{method} gave {type(result).__name__}: give {kind.__name__}")
     return cast("T", result)

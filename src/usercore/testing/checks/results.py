@@ -152,7 +152,7 @@ async def whole_aadhaar_numbers_stay_inside(stand: Stand) -> None:
             for result in told:
                 text = msgspec.json.encode(result).decode()
                 if number in text or aadhaar.contains(text) or number[:-4] in text:
-                    raise Failed(f"a whole Aadhaar number is in a {type(result).__name__}: keep only its last four")
+                    raise Failed(f"a whole Aadhaar number is in {type(result).__name__}: keep only its last four")
 
 
 async def _results(stand: Stand) -> list[Started | Evidence]:

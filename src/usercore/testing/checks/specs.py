@@ -64,7 +64,9 @@ async def secrets_are_never_shown(stand: Stand) -> None:
     }
     for what, text in shown.items():
         if KEY in text or SECRET in text:
-            raise Failed(f"{what} shows a secret: give it a __repr__ without values, and secret fields a secret name")
+            raise Failed(
+                f"a secret is shown by {what}: give it a __repr__ without values, and secret fields a secret name"
+            )
 
 
 async def vendor_has_its_methods(stand: Stand) -> None:

@@ -152,9 +152,13 @@ async def start_can_be_cancelled(stand: Stand) -> None:
         await hanging.wait()
     task.cancel()
     done, _ = await asyncio.wait((task,), timeout=CANCEL_S)
-    if not done or not task.cancelled():
-        raise Failed("start goes on when it is cancelled: let CancelledError pass, also through `except`")
+    swallowed = not done or not task.cancelled()
     left = [other for other in asyncio.all_tasks() - before - {task} if _is_of(stand, other)]
+    for other in (task, *left):
+        other.cancel()
+    await asyncio.gather(task, *left, return_exceptions=True)
+    if swallowed:
+        raise Failed("start goes on when it is cancelled: let CancelledError pass, also through `except`")
     if left:
         raise Failed("start leaves a task running when it is cancelled: cancel it in a `finally`")
 
