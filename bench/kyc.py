@@ -31,6 +31,8 @@ CASES = 500
 """Of each of the two parts with webhooks: so many that two messages about one case are never applied at once."""
 RATE = 100
 RATE_S = 60
+APPROVED_AFTER_S = 30
+"""Past the first look of the sweeper at each case, which is work that the same worker has in earnest too."""
 BURST = 5000
 BURST_WITHIN_S = 120.0
 DRAINED_WITHIN_S = 240.0
@@ -168,9 +170,9 @@ def _vendors(stack: Stack) -> list[Result]:
 
 def _rate(stack: Stack) -> list[Result]:
     references = _cases(stack)
-    # Two changes of each case: the first messages find a review, those after half of the time an approval.
+    # Two changes of each case: the first messages find a review, later ones an approval.
     stack.complete(references, outcome="review", webhook="drop")
-    stack.complete(references, outcome="approve", webhook="drop", delay_ms=RATE_S * 500)
+    stack.complete(references, outcome="approve", webhook="drop", delay_ms=APPROVED_AFTER_S * 1000)
     requests = stack.finished(references, RATE * RATE_S)
     received = stack.client.run(Job(stack.port, requests, rate=RATE, longest_s=RATE_S * 2))
     stack.wait("select count(*) from webhook_inbox where state = 'waiting'", DRAINED_WITHIN_S)
