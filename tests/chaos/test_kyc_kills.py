@@ -34,7 +34,8 @@ EVENTS = {
 }
 """Of a person without a crash, besides those of the profile."""
 DUE = (
-    "update kyc_cases set next_look_at = now(), leased_until = null where completed_at is null",
+    "update kyc_cases set leased_until = null",
+    "update kyc_cases set next_look_at = now() where completed_at is null",
     "update kyc_attempts set called_at = now() - interval '1 minute' where state = 'starting'",
     "update webhook_inbox set next_try_at = now() where state = 'waiting'",
 )
