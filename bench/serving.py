@@ -73,7 +73,7 @@ class PlainReader(ProfileReader):
 
 def unaudited(parts: Parts) -> Edge:
     """The handler of GET /v1/me behind the same edge, with a plain select."""
-    service = Service(parts.db, parts.keyring, PlainReader(parts.db, parts.keyring), parts.kyc)
+    service = Service(parts.db, parts.keyring, PlainReader(parts.db, parts.keyring), parts.kyc, parts.artifacts)
 
     async def ready() -> Readiness:
         return Readiness("ready", {})

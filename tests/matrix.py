@@ -53,6 +53,7 @@ TABLE: Mapping[tuple[str, str], frozenset[str] | None] = {
     ("GET", "/admin/kyc/reviews"): ADMIN,
     ("GET", "/admin/kyc/cases/{}"): ADMIN,
     ("POST", "/admin/kyc/manual-review"): ADMIN,
+    ("GET", "/admin/kyc/artifacts/{}"): ADMIN,
     ("GET", "/health/live"): ANYBODY,
     ("GET", "/health/ready"): ANYBODY,
     ("GET", "/metrics"): ANYBODY,

@@ -1,6 +1,7 @@
-"""A handler's answer: JSON and headers, ready for the wire."""
+"""A handler's answer, ready for the wire: JSON, or bytes as they come."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -43,6 +44,31 @@ class JsonAnswer(Response[T]):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self._status, "headers": self._headers})
         await send({"type": "http.response.body", "body": self._body, "more_body": False})
+
+
+class StreamAnswer(Response[None]):
+    """Bytes as they come, of a size that is known. When they break off the client sees that there are too few."""
+
+    def __init__(
+        self, chunks: AsyncGenerator[bytes], *, size: int, media_type: str, headers: Mapping[str, str]
+    ) -> None:
+        self._chunks = chunks
+        self._headers = [
+            *((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()),
+            (b"content-length", str(size).encode()),
+            (b"content-type", media_type.encode()),
+        ]
+
+    def to_asgi_response(self, *_: object, **__: object) -> Any:
+        """As JsonAnswer's."""
+        return self
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._chunks):
+            await send({"type": "http.response.start", "status": 200, "headers": self._headers})
+            async for chunk in self._chunks:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _bytes(content: object) -> bytes:

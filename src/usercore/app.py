@@ -10,6 +10,9 @@ from aiohttp import ClientSession
 from litestar.di import Provide
 
 from usercore import telemetry, worker
+from usercore.artifacts import api as artifacts_api
+from usercore.artifacts.actions import Artifacts
+from usercore.artifacts.store import open_store
 from usercore.attempts.actions import Kyc
 from usercore.auth import Authenticator
 from usercore.batcher import Batcher
@@ -25,6 +28,7 @@ from usercore.pii.cipher import cipher
 from usercore.pii.keyring import Keyring
 from usercore.pii.kms import open_kms
 from usercore.plugins.addresses import open_session
+from usercore.plugins.documents import Documents
 from usercore.plugins.http import VendorHttp
 from usercore.plugins.loading import load
 from usercore.prefs import api as prefs_api
@@ -49,6 +53,7 @@ HANDLERS = (
     *verification_api.ROUTES,
     *webhooks_api.ROUTES,
     *reviews_api.ROUTES,
+    *artifacts_api.ROUTES,
 )
 
 KEYS_WAIT_S = 5.0
@@ -68,7 +73,7 @@ async def opened(settings: Settings) -> AsyncGenerator[Parts]:
         with suppress(TimeoutError):
             async with asyncio.timeout(KEYS_WAIT_S):
                 await keyring.ready.wait()
-        yield Parts(settings, db, keyring, kyc)
+        yield Parts(settings, db, keyring, kyc, _artifacts(settings, db, keyring, outside))
         await kyc.finish_calls()
     finally:
         await outside.close()
@@ -98,6 +103,16 @@ def _kyc(settings: Settings, db: Db, keyring: Keyring, outside: ClientSession) -
     )
 
 
+def _artifacts(settings: Settings, db: Db, keyring: Keyring, outside: ClientSession) -> Artifacts:
+    url = settings.artifact_store_url
+    return Artifacts(
+        db=db,
+        keyring=keyring,
+        documents=Documents(outside, settings.artifact_hosts, production=settings.production),
+        store=None if url is None else open_store(url),
+    )
+
+
 @asynccontextmanager
 async def api(parts: Parts) -> AsyncGenerator[tuple[Edge, Edge]]:
     """The API and its listener of operations, on open parts."""
@@ -108,7 +123,7 @@ async def api(parts: Parts) -> AsyncGenerator[tuple[Edge, Edge]]:
     authenticator = Authenticator.from_settings(settings)
     health = Health(db, keyring, redis, settings.kafka_brokers)
     metrics.before_render(lambda: _show_pool(db))
-    service = Service(db, keyring, ProfileReader(batcher, keyring), parts.kyc)
+    service = Service(db, keyring, ProfileReader(batcher, keyring), parts.kyc, parts.artifacts)
     limiter = Limiter(redis)
 
     async def count_patch(subject: str) -> Verdict:

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from usercore import telemetry
 from usercore.answers import JSON, JsonAnswer
+from usercore.artifacts.actions import Artifacts
 from usercore.attempts.actions import Kyc
 from usercore.calls import EdgeRequest, client_ip, header, principal, request_id
 from usercore.db import Db
@@ -32,6 +33,7 @@ class Service(Struct, frozen=True):
     keyring: Keyring
     reader: ProfileReader
     kyc: Kyc
+    artifacts: Artifacts
 
 
 def actor(request: EdgeRequest, service: Service) -> Actor:

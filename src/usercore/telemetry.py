@@ -99,6 +99,7 @@ class Metrics:
         self._webhook_seconds = prometheus.Histogram(
             "usercore_webhook_seconds", "From receipt to applied", ("vendor",), registry=registry, buckets=SECONDS
         )
+        self._artifacts = counter("usercore_artifacts", "Tries to fetch a document, by what came of them", "outcome")
         self._db_pool = gauge("usercore_db_pool_connections", "Connections to Postgres", "state")
         self._audit_horizon = gauge("usercore_audit_partition_horizon_days", "Days for which audit partitions exist")
         self._keyring_epochs = gauge("usercore_keyring_epochs", "Keyring epochs", "state")
@@ -180,6 +181,10 @@ class Metrics:
     def webhook_applied(self, vendor: str, outcome: str, seconds: float) -> None:
         self._webhooks_applied.labels(vendor, outcome).inc()
         self._webhook_seconds.labels(vendor).observe(seconds)
+
+    def artifact(self, outcome: str) -> None:
+        """`stored`, `given_up`, `waiting` for what is not the document's fault, or why it is tried again."""
+        self._artifacts.labels(outcome).inc()
 
     def db_pool(self, *, in_use: int, idle: int) -> None:
         self._db_pool.labels("in_use").set(in_use)

@@ -8,7 +8,8 @@ import asyncpg
 from msgspec import Struct
 
 from usercore import loops, telemetry
-from usercore.attempts.actions import Kyc, sweep
+from usercore.artifacts.actions import Artifacts, fetch_waiting
+from usercore.attempts.actions import Kyc, fresh_url, sweep
 from usercore.audit.actions import keep_partitions
 from usercore.consumer import AuthConsumer
 from usercore.db import Db
@@ -32,6 +33,7 @@ class Parts(Struct, frozen=True):
     db: Db
     keyring: Keyring
     kyc: Kyc
+    artifacts: Artifacts
 
 
 SWEEP_PAUSE_S = 0.1
@@ -94,6 +96,19 @@ async def sweep_kyc(parts: Parts, stop: asyncio.Event) -> None:
     await loops.every(1, once, stop)
 
 
+async def fetch_artifacts(parts: Parts, stop: asyncio.Event) -> None:
+    if parts.artifacts.store is None:
+        log.warning("artifact_store_missing")
+        await stop.wait()
+        return
+
+    async def once() -> None:
+        while await fetch_waiting(parts.artifacts, partial(fresh_url, parts.kyc)) and not stop.is_set():
+            pass
+
+    await loops.every(1, once, stop)
+
+
 async def watch(parts: Parts, stop: asyncio.Event) -> None:
     """Gauges that need a look at the database."""
 
@@ -114,6 +129,7 @@ LOOPS: Mapping[str, Loop] = {
     "partitions": keep_audit_partitions,
     "webhooks": apply_webhooks,
     "kyc": sweep_kyc,
+    "artifacts": fetch_artifacts,
     "pruning": prune,
     "gauges": watch,
 }

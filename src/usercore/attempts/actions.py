@@ -24,6 +24,7 @@ from usercore.outbox import SYSTEM, Actor, Change, record
 from usercore.pii import classification as pii
 from usercore.pii.keyring import Keyring
 from usercore.plugins import (
+    ArtifactType,
     Attempt,
     BankAccount,
     Evidence,
@@ -57,6 +58,7 @@ __all__ = [
     "find",
     "find_by_token",
     "free",
+    "fresh_url",
     "lease",
     "look",
     "new_attempt",
@@ -215,6 +217,22 @@ async def _fail_over(kyc: Kyc, work: Work, actor: Actor) -> UUID | None:
 
 async def look(kyc: Kyc, attempt: AttemptRow, actor: Actor = SYSTEM) -> Settled | None:
     """Ask the vendor how an attempt stands and let its case follow. Raises VendorError."""
+    evidence = await _ask(kyc, attempt)
+    heard = Heard(attempt.id, "fetch", event_of(kyc.keyring, evidence), evidence)
+    return await apply(kyc.db, kyc.keyring, kyc.rules, attempt.case_id, heard, actor)
+
+
+async def fresh_url(kyc: Kyc, attempt_id: UUID, kind: ArtifactType) -> str | None:
+    """Where the vendor has a document now, None when it has none. Raises VendorError."""
+    async with kyc.db.read() as conn:
+        attempt = await queries.get_attempt(conn, attempt_id=attempt_id)
+    if attempt is None:
+        return None
+    evidence = await _ask(kyc, attempt)
+    return next((artifact.url for artifact in evidence.artifacts if artifact.type == kind), None)
+
+
+async def _ask(kyc: Kyc, attempt: AttemptRow) -> Evidence:
     vendor = kyc.vendors.get(attempt.vendor)
     if vendor is None or attempt.vendor_case_id is None:
         raise VendorUnavailable
@@ -222,11 +240,7 @@ async def look(kyc: Kyc, attempt: AttemptRow, actor: Actor = SYSTEM) -> Settled 
         case = await queries.get_due_case(conn, case_id=attempt.case_id)
     assert case is not None
     checks = kyc.rules.tiers[case.target_tier]
-    evidence = await vendor.kyc.fetch(
-        Attempt(attempt_id=attempt.id, vendor_case_id=attempt.vendor_case_id, checks=checks)
-    )
-    heard = Heard(attempt.id, "fetch", event_of(kyc.keyring, evidence), evidence)
-    return await apply(kyc.db, kyc.keyring, kyc.rules, attempt.case_id, heard, actor)
+    return await vendor.kyc.fetch(Attempt(attempt_id=attempt.id, vendor_case_id=attempt.vendor_case_id, checks=checks))
 
 
 async def find(conn: Conn, vendor: str, vendor_case_id: str | None, attempt_id: str | None) -> AttemptRow | None:

@@ -1,5 +1,7 @@
 """The verb of disclosures: record one, in the transaction before it happens."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from uuid import UUID
 
 from msgspec.structs import replace
@@ -8,7 +10,9 @@ from usercore.db import Conn
 from usercore.disclosures import queries
 from usercore.disclosures.queries import NewDisclosure
 from usercore.events import new_event_id, now
-from usercore.outbox import AccessPurpose, Actor, Change, record
+from usercore.outbox import AccessPurpose, Actor, AuditAction, Change, record
+
+_NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 async def disclose(
@@ -41,9 +45,20 @@ async def disclose(
 
 
 async def reveal(
-    tx: Conn, user_id: UUID, fields: list[str], purpose: AccessPurpose, actor: Actor, *, resource: str
+    tx: Conn,
+    user_id: UUID,
+    fields: list[str],
+    purpose: AccessPurpose,
+    actor: Actor,
+    *,
+    resource: str,
+    action: AuditAction = "pii.revealed",
+    also: Mapping[str, object] = _NOTHING,
 ) -> None:
-    """Record that a caller is about to see fields in clear: for the person, and in the audit trail."""
+    """Record that a caller is about to see fields in clear: for the person, and in the audit trail.
+
+    `also` is for the trail alone.
+    """
     disclosure = NewDisclosure(
         id=new_event_id(),
         user_id=user_id,
@@ -52,10 +67,10 @@ async def reveal(
         actor_id=actor.id,
         fields=fields,
         purpose=purpose,
-        action="pii.revealed",
+        action=action,
         attempt_id=None,
         at=now(),
     )
     await queries.add_disclosure(tx, disclosure=disclosure)
-    change = Change(action="pii.revealed", user_id=user_id, resource=resource, new={"fields": fields})
+    change = Change(action=action, user_id=user_id, resource=resource, new={"fields": fields, **also})
     await record(tx, change, actor=replace(actor, purpose=purpose))

@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from usercore import telemetry
+from usercore.artifacts.actions import add_artifacts
 from usercore.db import Conn, Db
 from usercore.events import KycCaseStatus, KycTier, UserKycUpdated, UserVerified, new_event_id, now
 from usercore.identities.actions import bind, let_go
@@ -133,6 +134,7 @@ async def hear(
             received_at=at,
         ),
     )
+    await add_artifacts(tx, keys, case.id, heard.attempt_id, evidence.artifacts, at)  # also heard before: new links
     return await settle(tx, keyring, rules, user, case, actor, at) if kept else None
 
 
