@@ -145,7 +145,7 @@ def artifacts(details: Mapping[str, Any]) -> tuple[Artifact, ...]:
     return () if link is None else (Artifact(type="aadhaar_front", url=link),)
 
 
-UNSAID = frozenset(("", "not_available"))
+UNSAID = frozenset(("", "not available"))
 """That the bank has not compared the name. Any other word that we do not know may say that it did."""
 
 
