@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
-from bench import consumer, fields, memory, read, relay, report, servers, update
+from bench import consumer, fields, kyc, memory, read, relay, report, servers, update
 from bench.report import Result
 from bench.servers import Servers
 
@@ -17,6 +17,7 @@ BENCHES: Mapping[str, Callable[[Servers], list[Result]]] = {
     "update": update.run,
     "consumer": consumer.run,
     "relay": relay.run,
+    "kyc": kyc.run,
     "memory": memory.run,
 }
 

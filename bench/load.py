@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import cast
 
@@ -23,13 +23,19 @@ LONGEST_S = 20.0
 
 
 class Job(Struct, frozen=True):
-    """Send `requests` round and round for some seconds after the warm-up, or once each when `seconds` is 0."""
+    """Send `requests` round and round for some seconds after the warm-up, or once each when `seconds` is 0.
+
+    With `rate` they go at so many a second, and latencies count from when each was due.
+    """
 
     port: int
     requests: list[str]
     seconds: float = 0.0
     warm_up_s: float = 0.0
     connections: int = CONNECTIONS
+    rate: float = 0.0
+    longest_s: float = LONGEST_S
+    """After the seconds; requests that go once each have to be answered by then."""
 
 
 class Outcome(Struct, frozen=True):
@@ -95,6 +101,24 @@ class Connection(asyncio.Protocol):
         self._transport.write(request)
 
 
+class PacedConnection(Connection):
+    """Sends each request when it is due. One that waits for the answer before it counts from then all the same."""
+
+    def __init__(
+        self, source: Iterator[bytes], latencies: list[float], statuses: list[bytes], due: Iterator[float]
+    ) -> None:
+        super().__init__(source, latencies, statuses)
+        self._due = due
+
+    def _send(self) -> None:
+        due = next(self._due)
+        asyncio.get_running_loop().call_later(max(0.0, due - time.perf_counter()), self._send_late, due)
+
+    def _send_late(self, due: float) -> None:
+        super()._send()
+        self._sent = min(self._sent, due)
+
+
 async def run(job: Job) -> Outcome:
     requests = [request.encode() for request in job.requests]
     latencies: list[float] = []
@@ -110,10 +134,14 @@ async def run(job: Job) -> Outcome:
     shared = source()
     loop = asyncio.get_running_loop()
     started = time.perf_counter()
-    connections = [
-        (await loop.create_connection(lambda: Connection(shared, latencies, statuses), "127.0.0.1", job.port))[1]
-        for _ in range(job.connections)
-    ]
+    due = itertools.count(started, 1 / job.rate) if job.rate else None
+
+    def connection() -> Connection:
+        if due is None:
+            return Connection(shared, latencies, statuses)
+        return PacedConnection(shared, latencies, statuses, due)
+
+    connections = [(await loop.create_connection(connection, "127.0.0.1", job.port))[1] for _ in range(job.connections)]
     if job.seconds:
         await asyncio.sleep(job.warm_up_s)
         latencies.clear()
@@ -121,7 +149,7 @@ async def run(job: Job) -> Outcome:
         started = time.perf_counter()
         await asyncio.sleep(job.seconds)
         stopped = True
-    async with asyncio.timeout(LONGEST_S):
+    async with asyncio.timeout(job.longest_s):
         await asyncio.gather(*(connection.done for connection in connections))
     seconds = time.perf_counter() - started
     latencies.sort()
@@ -177,6 +205,15 @@ def patch(path: str, token: str, body: bytes) -> str:
     """A JSON Merge Patch."""
     return _request(
         "PATCH", path, token, f"content-type: application/json\r\ncontent-length: {len(body)}\r\n", body.decode()
+    )
+
+
+def post(path: str, headers: Mapping[str, str], body: bytes) -> str:
+    """JSON, with the headers that authenticate it."""
+    given = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return (
+        f"POST {path} HTTP/1.1\r\nhost: bench\r\n{given}content-type: application/json\r\n"
+        f"content-length: {len(body)}\r\n\r\n{body.decode()}"
     )
 
 

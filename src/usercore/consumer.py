@@ -35,7 +35,7 @@ BATCH = 500
 POLL_MS = 200
 RETRY_PAUSE_S = 1.0
 LAG_EVERY_S = 5.0
-STALLED_AFTER_S = 60.0
+STALLED_AFTER_S = 15.0  # "back to normal in under 30 s", also when it went deaf in an outage
 """A consumer that has something to read and has read nothing for so long is made anew (aiokafka issue 1154)."""
 LONGEST_REASON = 500
 

@@ -96,7 +96,8 @@ async def test_work_stops_between_batches(
     on_kafka: Settings, kafka: Kafka, programs: Start, owner: Conn, database: DatabaseUrls
 ) -> None:
     """Not even a repeat: a worker that is asked to stop commits what it has done."""
-    users = [uuid4() for _ in range(2_000)]
+    # More than it can consume before the signal reaches it, on a machine that has much else to do.
+    users = [uuid4() for _ in range(6_000)]
     AuthService(kafka.brokers).send(map(created, users))
     program: Program | None = None
     stops = 0
@@ -105,7 +106,7 @@ async def test_work_stops_between_batches(
         return await owner.fetchval("select count(*) from users") or 0
 
     async with progress(on_kafka) as consumed:
-        while not await consumed.done():
+        while stops < 3 and not await consumed.done():
             before = await number_of_users()
             # It waits with its first batch until it knows what to do with signals.
             async with holding(database, "lock table inbox in share mode"):
@@ -124,6 +125,7 @@ async def test_work_stops_between_batches(
     assert program is not None
     program.start()
     await program.listens()
+    await becomes(owner, "select count(*) from users", len(users))
     await becomes(owner, "select count(*) from outbox", 0)
     await ends(program, within_s=PROMPTLY_S)
     assert stops > 1, "it has to be stopped at work"

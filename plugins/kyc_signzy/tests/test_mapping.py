@@ -280,6 +280,8 @@ def test_account_of_which_nothing_is_known_is_a_review(active: Any) -> None:
         ("not available", "not available", "RAVI KUMAR", Standing.APPROVED),
         (None, None, "RAVI KUMAR", Standing.APPROVED),
         ("not available", "not available", "", Standing.REVIEW),
+        ("partial", "not available", "RAVI KUMAR", Standing.REVIEW),
+        ("mismatch", "not available", "RAVI KUMAR", Standing.REVIEW),
         (None, None, None, Standing.REVIEW),
     ],
 )

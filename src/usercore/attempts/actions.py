@@ -47,7 +47,8 @@ LEASE_S = 20
 FIRST_LOOK_S = 30
 """After a start; a webhook is usually there before."""
 LONGEST_PAUSE_S = 1800
-SWEEP = 20
+SWEEP = 5
+"""Cases at once: whoever waits for a webhook goes before those whom we only ask about."""
 
 __all__ = [
     "CALL_S",

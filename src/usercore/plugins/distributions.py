@@ -152,7 +152,7 @@ def _specs(name: str, point: EntryPoint) -> list[VendorSpec[Any]]:
     specs = cast("list[VendorSpec[Any]]", given)
     for spec in specs:
         _check_version(name, owner, spec)
-        if field := _wrong_field(spec):
+        if field := wrong_field(spec):
             raise Refused(
                 f"KYC_VENDORS names {name}, whose plugin {owner} gives a VendorSpec with {field} that it cannot have: "
                 "see usercore.plugins.VendorSpec, and mend it"
@@ -204,7 +204,7 @@ def _chosen(name: str, point: EntryPoint, specs: Sequence[VendorSpec[Any]]) -> I
     return Installed(spec=chosen[0], distribution=owner, version=version, source=point.value)
 
 
-def _wrong_field(spec: VendorSpec[Any]) -> str | None:
+def wrong_field(spec: VendorSpec[Any]) -> str | None:
     """The name of a field that has not the type that is declared: a Struct does not look at what it is made of."""
     values = cast("Mapping[str, object]", {name: getattr(spec, name) for name in spec.__struct_fields__})
     for field, pattern in (("name", _NAME), ("webhook_header", _HEADER)):

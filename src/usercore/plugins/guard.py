@@ -31,7 +31,7 @@ class Guarded:
 
     async def start(self, request: StartRequest) -> Started:
         try:
-            started = _checked(await self._vendor.start(request), Started)
+            started = checked(await self._vendor.start(request), Started)
             if not started.vendor_case_id:
                 raise ValueError("no case")
         except Exception as error:
@@ -40,13 +40,13 @@ class Guarded:
 
     async def fetch(self, attempt: Attempt) -> Evidence:
         try:
-            return _checked(await self._vendor.fetch(attempt), Evidence)
+            return checked(await self._vendor.fetch(attempt), Evidence)
         except Exception as error:
             self._fail("fetch", error)
 
     def read_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent:
         try:
-            event = _checked(self._vendor.read_webhook(headers, body), WebhookEvent)
+            event = checked(self._vendor.read_webhook(headers, body), WebhookEvent)
             if not event.vendor_case_id and not event.attempt_id:
                 raise ValueError("no reference")
         except Exception as error:
@@ -78,7 +78,7 @@ def _is_whole(error: VendorError) -> bool:
     return not isinstance(error, VendorRejected) or error.code in get_args(RejectionCode)
 
 
-def _checked(result: R, kind: type[R]) -> R:
+def checked(result: R, kind: type[R]) -> R:
     """The result, with everything in it of the types that are declared. Raises TypeError or ValueError."""
     if type(result) is not kind:
         raise TypeError("another type was promised")

@@ -53,7 +53,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     """With looking the name up and TLS."""
     total_s: float = 8.0
     """Of one call with all its repetitions."""
-    concurrent: int = 20
+    concurrent: int = 50
     """Calls at once: a slow vendor holds so many, and no more of the service."""
     queue_s: float = 1.0
     """How long a call waits for one of these places."""

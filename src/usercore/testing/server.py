@@ -132,10 +132,15 @@ class SandboxServer:
 @asynccontextmanager
 async def running(sandbox: Sandbox, port: int = 0) -> AsyncGenerator[str]:
     """The sandbox as a server on loopback in this process; gives its URL."""
+    async with listening(SandboxServer(sandbox).application(), port) as url:
+        yield url
+
+
+@asynccontextmanager
+async def listening(app: web.Application, port: int = 0) -> AsyncGenerator[str]:
+    """An application on loopback; gives its URL."""
     # A call that hangs is given up when its client leaves, so that the end waits for nobody.
-    runner = web.AppRunner(
-        SandboxServer(sandbox).application(), handler_cancellation=True, shutdown_timeout=0.1, access_log=None
-    )
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1, access_log=None)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", port).start()

@@ -91,9 +91,12 @@ async def receive(
 
 
 def _names(event: WebhookEvent, attempt: AttemptRow) -> bool:
-    """Whether a message is about the attempt whose secret it came with: it may name no other."""
+    """Whether a message is about the attempt whose secret it came with: it may name no other.
+
+    It may be here before the vendor's answer to the start is, which says what the vendor calls the attempt.
+    """
     own = event.attempt_id in (None, str(attempt.id))
-    return own and event.vendor_case_id in (None, attempt.vendor_case_id)
+    return own and (attempt.vendor_case_id is None or event.vendor_case_id in (None, attempt.vendor_case_id))
 
 
 def _told(headers: RawHeaders, vendor: Vendor) -> dict[str, str]:
