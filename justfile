@@ -93,6 +93,21 @@ rollback *args:
 migration-new *args:
     usercore migration-new "$@"
 
+# The KYC vendors that are installed and enabled, with their settings
+[group('plugins')]
+vendors *args:
+    usercore vendors "$@"
+
+# Prove that a vendor's plugin keeps its promises: vendor-check NAME
+[group('plugins')]
+vendor-check *args:
+    usercore vendor-check "$@"
+
+# Write a plugin for a vendor, to be changed: new-vendor NAME
+[group('plugins')]
+new-vendor *args:
+    usercore new-vendor "$@"
+
 # How many events wait in the outbox, and for how long
 [group('operate')]
 outbox-status *args:

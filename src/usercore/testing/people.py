@@ -29,8 +29,8 @@ def person(number: int = 0) -> Person:
 
 
 def bank_account(number: int = 0) -> BankAccount:
-    """The account of the person with this number."""
-    return BankAccount(account_number=str(501239000001 + number), ifsc="KKBK0008066")
+    """The account of the person with this number; sandboxes may take one with a round end for a special case."""
+    return BankAccount(account_number=str(501239007301 + number), ifsc="KKBK0008066")
 
 
 def aadhaar_number(number: int = 0) -> str:

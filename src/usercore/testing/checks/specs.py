@@ -64,9 +64,7 @@ async def secrets_are_never_shown(stand: Stand) -> None:
     }
     for what, text in shown.items():
         if KEY in text or SECRET in text:
-            raise Failed(
-                f"a secret is shown by {what}: give it a __repr__ without values, and secret fields a secret name"
-            )
+            raise Failed(f"a secret is shown by {what}: write a __repr__ without values, and name secret fields so")
 
 
 async def vendor_has_its_methods(stand: Stand) -> None:
