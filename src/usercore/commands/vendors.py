@@ -1,6 +1,7 @@
 """`usercore vendors`, `vendor-check` and `new-vendor`."""
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from usercore.testing.kit import Report, Subject
 
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 MARKS = {"passed": "[green]passed [/green]", "failed": "[red]FAILED [/red]", "skipped": "skipped"}
+
+WIDE = 200
 
 
 class Row(Struct, frozen=True, kw_only=True):
@@ -145,7 +148,8 @@ def _rows(settings: Settings) -> tuple[list[Row], list[str]]:
 
 
 def _show(rows: Sequence[Row]) -> None:
-    console = Console()
+    # A program that reads it has lines of any length.
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
     table = Table(box=None, pad_edge=False)
     for heading in ("vendor", "enabled", "distribution", "checks", "webhook schemes"):
         table.add_column(heading, overflow="fold")

@@ -15,12 +15,16 @@ from usercore.testing.sandbox import Sandbox
 from usercore.testing.server import main
 
 STATUSES: Mapping[str, str] = {
+    "open": "open",
+    "done": "processing",
     "approve": "verified",
     "decline": "rejected",
     "review": "in_review",
     "cancel": "abandoned",
+    "approve after review": "verified_by_reviewer",
+    "decline after review": "rejected_by_reviewer",
 }
-"""How the vendor calls what the control interface calls by its first name."""
+"""The vendor's word for each outcome of the control interface, and for those before there is one."""
 
 
 class AcmeSandbox(Sandbox):
@@ -75,7 +79,9 @@ def reading(person: Mapping[str, Any]) -> Reading:
 
 def verification(case: Case, outcome: Outcome | None) -> dict[str, Any]:
     """A result, in an answer and in a webhook. Replace it by the vendor's own words for all of it."""
-    status = STATUSES.get(outcome or "", "processing" if case.outcome else "open")
+    word = outcome or ("done" if case.outcome else "open")
+    if case.manual and outcome in ("approve", "decline"):
+        word += " after review"
     done = outcome in ("approve", "decline", "review")
     result = {"approve": "ok", "decline": "bad"}.get(outcome or "", "unsure")
     identity = case.identity
@@ -83,7 +89,7 @@ def verification(case: Case, outcome: Outcome | None) -> dict[str, Any]:
     return {
         "id": case.reference,
         "reference": case.attempt_id,
-        "status": status + "_by_reviewer" if case.manual and outcome in ("approve", "decline") else status,
+        "status": STATUSES[word],
         "reason": case.code if outcome == "decline" else None,
         "checks": {"pan": result, "selfie": result} if done else {},
         "name": _plain(identity.whole_name()) if done else None,
