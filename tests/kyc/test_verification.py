@@ -4,7 +4,10 @@ import pytest
 
 from tests.kyc.conftest import World
 from tests.trail import actions_of, events_of
+from tests.waiting import eventually
+from usercore import telemetry
 from usercore.db import Conn
+from usercore.webhooks.queries import count_waiting
 
 
 async def test_tier_1(world: World, owner: Conn) -> None:
@@ -96,6 +99,32 @@ async def test_what_cannot_be_started(world: World, owner: Conn) -> None:
         assert (await ravi.send("POST", "/v1/kyc/initiate", json=asked)).code == code, asked
     await owner.execute("update users set status = 'frozen' where id = $1", ravi.id)
     assert (await ravi.send("POST", "/v1/kyc/initiate", json={})).code == "account_not_active"
+
+
+async def test_what_happens_is_counted_once(world: World) -> None:
+    def counted(name: str, **labels: str) -> float:
+        return telemetry.metrics.registry.get_sample_value(name, labels) or 0.0
+
+    def both() -> tuple[float, float]:
+        approved = counted("user_kyc_completed_total", vendor="hyperverge", status="approved")
+        return counted("user_kyc_initiated_total", vendor="hyperverge"), approved
+
+    initiated, completed = both()
+    asha = await world.person()
+    key = {"Idempotency-Key": "one"}
+    for _ in range(2):
+        await asha.send("POST", "/v1/kyc/initiate", json={}, headers=key)
+    await world.initiate(asha)
+    assert both() == (initiated + 1, completed)
+    await world.finish(asha, "approve", webhook="duplicate")
+    await world.becomes(asha, "approved")
+    await eventually(lambda: _quiet(world))
+    assert both() == (initiated + 1, completed + 1)
+
+
+async def _quiet(world: World) -> bool:
+    async with world.parts.db.read() as conn:
+        return await count_waiting(conn) == 0
 
 
 async def test_an_idempotent_start_shows_the_case_as_it_is_now(world: World) -> None:

@@ -135,15 +135,16 @@ async def initiate(
     """
     _check_redirect(asked.redirect_url, kyc.redirect_hosts)
     with telemetry.span("user.initiate_kyc"):
+        opened: NewCase | None = None
+        attempt_id: UUID | None = None
         async with kyc.db.begin() as tx:
             if earlier := await claim(tx, kyc.keyring, key):
-                case_id, attempt_id = msgspec.json.decode(bytes(earlier.body), type=UUID), None
+                case_id = msgspec.json.decode(bytes(earlier.body), type=UUID)
             else:
                 user = await lock_user(tx, user_id)
                 if user.status != "suspended":  # which a new verification ends
                     refuse_inactive(user.status)
                 newest = await queries.get_newest_case(tx, user_id=user_id)
-                attempt_id = None
                 if newest is not None and newest.status in OPEN:
                     if again:
                         raise KycResubmitNotAllowed
@@ -151,9 +152,11 @@ async def initiate(
                 else:
                     if again and (newest is None or newest.status not in ("rejected", "expired")):
                         raise KycResubmitNotAllowed
-                    case_id, attempt_id = await _open(tx, kyc, user, asked, actor)
+                    opened, attempt_id = await _open(tx, kyc, user, asked, actor)
+                    case_id = opened.id
                 await keep(tx, kyc.keyring, key, Answer(200, msgspec.Raw(msgspec.json.encode(case_id))))
-        if attempt_id is not None:
+        if opened is not None and attempt_id is not None:
+            telemetry.metrics.kyc_initiated(opened.vendor)
             call = asyncio.create_task(start(kyc, attempt_id, actor))
             kyc.calls.add(call)
             call.add_done_callback(kyc.calls.discard)
@@ -164,10 +167,10 @@ async def initiate(
             assert case is not None
             shown = await _started(conn, kyc, user_id, case)
     answered = case.status != "initiated" or case.answered
-    return Opened(shown, answered, attempt_id is not None, earlier is not None)
+    return Opened(shown, answered, opened is not None, earlier is not None)
 
 
-async def _open(tx: Conn, kyc: Kyc, user: UserRow, asked: Initiate, actor: Actor) -> tuple[UUID, UUID]:
+async def _open(tx: Conn, kyc: Kyc, user: UserRow, asked: Initiate, actor: Actor) -> tuple[NewCase, UUID]:
     tier = next_tier(user.kyc_tier)
     if tier is None:
         raise KycTierReached
@@ -216,7 +219,7 @@ async def _open(tx: Conn, kyc: Kyc, user: UserRow, asked: Initiate, actor: Actor
         event=initiated,
     )
     await record(tx, change, actor=actor)
-    return case.id, attempt_id
+    return case, attempt_id
 
 
 def _text(account: BankAccount) -> str:
