@@ -15,6 +15,7 @@ from usercore.events import UserUpdated, new_event_id, now
 from usercore.outbox import Actor, AuditRow, Change, audit_row, counted, record, records_of
 from usercore.pii import classification as pii
 from usercore.pii.keyring import FIRST_CLASSES, Keyring, UserKeyRow, UserKeys
+from usercore.pii.user_keys import key_rows
 from usercore.profiles import profile as profiles
 from usercore.profiles import queries
 from usercore.profiles.profile import Me, Profile, ProfilePatch
@@ -146,12 +147,12 @@ async def _save(
     None when somebody else was faster, or when a key has to be replaced first, for which the user has to be `held`:
     locked by the transaction of `conn`.
     """
-    key_rows = profiles.key_rows(row)
+    rows = key_rows(row.id, row)
     if broken := _broken(keyring, row, {profiles.FIELDS.get(name, pii.EMAIL).retention for name in changed}):
         if not held:
             return None
-        key_rows += await _replace_keys(conn, keyring, row, broken)
-    keys = keyring.unlock(row.id, key_rows)
+        rows += await _replace_keys(conn, keyring, row, broken)
+    keys = keyring.unlock(row.id, rows)
     columns: dict[str, object] = {}
     old: dict[str, object] = {}
     new: dict[str, object] = {}
@@ -177,10 +178,10 @@ async def _save(
         updated_at=at,
         profile_updated_at=at,
         version=row.version + 1,
-        key_classes=[key.retention_class for key in key_rows],
-        key_versions=[key.version for key in key_rows],
-        key_epochs=[key.epoch for key in key_rows],
-        key_wraps=[key.wrapped for key in key_rows],
+        key_classes=[key.retention_class for key in rows],
+        key_versions=[key.version for key in rows],
+        key_epochs=[key.epoch for key in rows],
+        key_wraps=[key.wrapped for key in rows],
     )
     updated = Change(
         action="profile.updated",
@@ -236,7 +237,7 @@ async def _replace_keys(
 async def keys_of(tx: Conn, keyring: Keyring, user_id: UUID, retention: pii.RetentionClass) -> UserKeys:
     """The keys of one user, for other domains that seal something of this class; whoever calls has locked the user."""
     row = await _get_profile(tx, user_id)
-    rows = profiles.key_rows(row)
+    rows = key_rows(row.id, row)
     if broken := _broken(keyring, row, [retention]):
         rows += await _replace_keys(tx, keyring, row, broken)
     return keyring.unlock(user_id, rows)

@@ -13,8 +13,9 @@ from usercore.errors import EmailManagedByAuth, FieldError, OpenFailed, Validati
 from usercore.events import KycStatus, KycTier, UserStatus
 from usercore.pii import classification as pii
 from usercore.pii import masks, validators
-from usercore.pii.keyring import Keyring, UserKeyRow, UserKeys
+from usercore.pii.keyring import Keyring, UserKeys
 from usercore.pii.sealed import Sealed
+from usercore.pii.user_keys import key_rows
 from usercore.profiles.queries import ProfileRow, ProfileValues
 
 log = telemetry.logger(__name__)
@@ -130,14 +131,7 @@ def open_me(row: ProfileRow, keyring: Keyring) -> Me:
 
 def keys_of_row(keyring: Keyring, row: ProfileRow) -> UserKeys:
     """The user's wrapped keys, ready to open and seal; nothing is unwrapped before it is needed."""
-    return keyring.unlock(row.id, key_rows(row))
-
-
-def key_rows(row: ProfileRow) -> list[UserKeyRow]:
-    if row.key_classes is None or row.key_versions is None or row.key_epochs is None or row.key_wraps is None:
-        return []
-    keys = zip(row.key_classes, row.key_versions, row.key_epochs, row.key_wraps, strict=True)
-    return [UserKeyRow(row.id, *key) for key in keys]
+    return keyring.unlock(row.id, key_rows(row.id, row))
 
 
 def opened(row: ProfileRow, keys: UserKeys) -> Profile:

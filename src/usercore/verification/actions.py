@@ -31,7 +31,7 @@ from usercore.idempotency import Attempt as Key
 from usercore.kyc.actions import LEVELS, OPEN, CheckStatus, Level, next_tier, open_case
 from usercore.outbox import Actor, Change, record
 from usercore.pii import classification as pii
-from usercore.pii.keyring import UserKeyRow
+from usercore.pii.user_keys import key_rows
 from usercore.plugins import BankAccount, Check, RejectionCode
 from usercore.profiles.actions import keys_of, list_empty
 from usercore.users.actions import UnknownUser, UserRow, lock_user, refuse_erased, refuse_inactive
@@ -296,9 +296,8 @@ async def get_status(kyc: Kyc, user_id: UUID) -> Status:
 async def _started(conn: Conn, kyc: Kyc, user_id: UUID, case: OwnCase) -> StartedCase:
     row = await queries.get_hosted(conn, case_id=case.id) if case.status in OPEN else None
     hosted = Hosted()
-    if row is not None and row.hosted_enc is not None and row.key_classes is not None:
-        parts = zip(row.key_classes, row.key_versions or [], row.key_epochs or [], row.key_wraps or [], strict=True)
-        keys = kyc.keyring.unlock(user_id, [UserKeyRow(user_id, *part) for part in parts])
+    if row is not None and row.hosted_enc is not None:
+        keys = kyc.keyring.unlock(user_id, key_rows(user_id, row))
         try:
             hosted = msgspec.json.decode(keys.open(pii.HOSTED, row.hosted_enc).reveal(), type=Hosted)
         except OpenFailed as failure:
