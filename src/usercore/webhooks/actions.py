@@ -8,6 +8,7 @@ again, and evidence counts once.
 import asyncio
 import hashlib
 import time
+from collections.abc import Mapping
 from datetime import date, timedelta
 from uuid import UUID
 
@@ -22,7 +23,14 @@ from usercore.kyc.actions import Heard, apply
 from usercore.outbox import Actor
 from usercore.pii import classification as pii
 from usercore.pii.keyring import Keyring, UserKeyRow, UserKeys
-from usercore.plugins import VendorError, VendorPending, VendorProtocolError, VendorUnavailable, WebhookEvent
+from usercore.plugins import (
+    VendorError,
+    VendorPending,
+    VendorProtocolError,
+    VendorUnavailable,
+    WebhookEvent,
+    WebhookScheme,
+)
 from usercore.plugins.loading import Vendor
 from usercore.plugins.webhooks import RawHeaders, authenticates_body, readable, verify
 from usercore.webhooks import queries
@@ -51,21 +59,23 @@ async def receive(
     """
     at = time.time()
     named = kyc.vendors.values() if name is None else filter(None, (kyc.vendors.get(name),))
-    accepting = [
-        each for each in named if each.enabled.webhook and verify(each.enabled.webhook, headers, body, token, at)
+    accepting: list[tuple[Vendor, WebhookScheme]] = [
+        (each, each.enabled.webhook.scheme)
+        for each in named
+        if each.enabled.webhook is not None and verify(each.enabled.webhook, headers, body, token, at)
     ]
     if len(accepting) != 1:
         raise Unauthenticated("The message is not authentic.")
-    (vendor,) = accepting
-    scheme = vendor.enabled.webhook.scheme if vendor.enabled.webhook else "hmac"
+    ((vendor, scheme),) = accepting
     attempt: AttemptRow | None = None
     if scheme == "url_token":
         async with kyc.db.read() as conn:
             attempt = await find_by_token(conn, vendor.name, token or "")
         if attempt is None:
             raise Unauthenticated("The message is not authentic.")
+    told = readable(headers)
     try:
-        event = vendor.kyc.read_webhook(readable(headers), body)
+        event = vendor.kyc.read_webhook(told, body)
     except VendorError:
         raise MalformedWebhook() from None
     if attempt is not None and not _names(event, attempt):
@@ -80,7 +90,7 @@ async def receive(
             attempt_id=None if attempt is None else attempt.id,
             authentic_body=authenticates_body(scheme),
             body_enc=keys.seal(pii.WEBHOOK_BODY, without_aadhaar(body).decode("latin-1")),
-            headers_enc=keys.seal(pii.WEBHOOK_HEADERS, msgspec.json.encode(_told(headers, vendor)).decode()),
+            headers_enc=keys.seal(pii.WEBHOOK_HEADERS, msgspec.json.encode(_kept(told, vendor)).decode()),
             day=received.date(),
             request_id=request_id,
             traceparent=telemetry.current_traceparent(),
@@ -99,10 +109,10 @@ def _names(event: WebhookEvent, attempt: AttemptRow) -> bool:
     return own and (attempt.vendor_case_id is None or event.vendor_case_id in (None, attempt.vendor_case_id))
 
 
-def _told(headers: RawHeaders, vendor: Vendor) -> dict[str, str]:
+def _kept(headers: Mapping[str, str], vendor: Vendor) -> dict[str, str]:
     """The headers without what authenticates them: nobody needs a secret again."""
     secret = {"authorization", "cookie", vendor.enabled.installed.spec.webhook_header.lower()}
-    return {name: value for name, value in readable(headers).items() if name not in secret}
+    return {name: value for name, value in headers.items() if name not in secret}
 
 
 async def _keys(tx: Conn, keyring: Keyring, day: date) -> UserKeys:
