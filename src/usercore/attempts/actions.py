@@ -172,6 +172,9 @@ async def _keep(kyc: Kyc, work: Work, started: Started, actor: Actor) -> None:
             expires_at=started.expires_at,
             at=at,
         )
+        if started.evidence is not None:
+            heard = Heard(work.attempt.id, "start", "start", started.evidence)
+            settled = await hear(tx, kyc.keyring, kyc.rules, user, case, heard, actor)
         await queries.set_case_attempt(
             tx,
             case_id=case.id,
@@ -179,10 +182,6 @@ async def _keep(kyc: Kyc, work: Work, started: Started, actor: Actor) -> None:
             vendor_case_id=started.vendor_case_id,
             next_look_at=at + timedelta(seconds=FIRST_LOOK_S),
         )
-        if started.evidence is not None:
-            user, case = await lock(tx, work.case_id)
-            heard = Heard(work.attempt.id, "start", "start", started.evidence)
-            settled = await hear(tx, kyc.keyring, kyc.rules, user, case, heard, actor)
     if settled is not None:
         settled.count()
 

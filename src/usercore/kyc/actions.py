@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from usercore import telemetry
 from usercore.artifacts.actions import add_artifacts
 from usercore.db import Conn, Db
+from usercore.errors import CaseNotFound
 from usercore.events import KycCaseStatus, KycTier, UserKycUpdated, UserVerified, new_event_id, now
 from usercore.identities.actions import bind, let_go
 from usercore.kyc import cases, queries
@@ -36,6 +37,7 @@ from usercore.lifecycle.actions import KYC_FRAUD, activate, hold_for_kyc
 from usercore.outbox import Actor, Change, record
 from usercore.pii import classification as pii
 from usercore.pii.keyring import Keyring, UserKeys
+from usercore.pii.sealed import Sealed
 from usercore.plugins import Check, CheckResult, Evidence, Identity, Standing
 from usercore.profiles.actions import keys_of
 from usercore.users.actions import UserRow, lock_user
@@ -95,10 +97,10 @@ async def apply(db: Db, keyring: Keyring, rules: Rules, case_id: UUID, heard: He
 
 
 async def lock(tx: Conn, case_id: UUID) -> tuple[UserRow, CaseRow]:
-    """The user and then the case, both held: the one order in which they are locked. The case has to exist."""
+    """The user and then the case, both held: the one order in which they are locked. Raises CaseNotFound."""
     user_id = await queries.get_case_user(tx, case_id=case_id)
     if user_id is None:
-        raise LookupError("no such case")
+        raise CaseNotFound
     user = await lock_user(tx, user_id)
     case = await queries.lock_case(tx, case_id=case_id)
     assert case is not None
@@ -180,15 +182,15 @@ def findings(keys: UserKeys, rows: list[EvidenceRow]) -> tuple[Identity, dict[Ch
     top = max((row.standing for row in rows if not row.superseded), default=0)
     for row in rows:
         if not row.superseded and row.standing == top:
-            evidence = open_evidence(keys, row)
+            evidence = open_evidence(keys, row.payload_enc)
             identity = evidence.identity or identity
             checks.update(evidence.checks)
     return identity or Identity(), checks
 
 
-def open_evidence(keys: UserKeys, row: EvidenceRow) -> Evidence:
+def open_evidence(keys: UserKeys, payload: Sealed) -> Evidence:
     """Raises OpenFailed."""
-    return msgspec.json.decode(keys.open(pii.EVIDENCE, row.payload_enc).reveal(), type=Evidence)
+    return msgspec.json.decode(keys.open(pii.EVIDENCE, payload).reveal(), type=Evidence)
 
 
 async def enter(
@@ -270,8 +272,7 @@ async def open_case(
     tx: Conn, rules: Rules, user: UserRow, case_id: UUID, vendor: str, tier: KycTier, at: datetime
 ) -> int:
     """The checks of a new case, and the user who follows from it: the user's new version."""
-    pending = cases.check_status(Outcome("initiated"))
-    await queries.save_checks(tx, checks=_checks(rules, case_id, user.id, vendor, tier, pending, at))
+    await queries.save_checks(tx, checks=_checks(rules, case_id, user.id, vendor, tier, "pending", at))
     return (await follow(tx, rules, user, at))[1]
 
 

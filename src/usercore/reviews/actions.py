@@ -140,8 +140,6 @@ async def decide(kyc: Kyc, asked: Decide, actor: Actor, key: Attempt | None) -> 
     async with kyc.db.begin() as tx:
         if earlier := await claim(tx, kyc.keyring, key):
             return earlier
-        if await queries.get_case(tx, case_id=asked.case_id) is None:
-            raise CaseNotFound
         user, case = await lock(tx, asked.case_id)
         if case.version != asked.case_version:
             raise CaseChanged

@@ -9,11 +9,10 @@ from msgspec import UNSET, Struct, UnsetType
 
 from usercore.errors import KeysUnavailable, OpenFailed
 from usercore.events import KycCaseStatus, KycTier
-from usercore.kyc.actions import Decision, ReviewReason
-from usercore.pii import classification as pii
+from usercore.kyc.actions import Decision, ReviewReason, open_evidence
 from usercore.pii import masks
 from usercore.pii.keyring import UserKeys
-from usercore.plugins import Check, Evidence, Identity, RejectionCode, Standing
+from usercore.plugins import Check, Identity, RejectionCode, Standing
 from usercore.reviews.queries import CaseArtifact, CaseCheck, CaseEvidence, ReviewRow, WholeCase
 
 
@@ -100,7 +99,7 @@ def shown(row: WholeCase) -> CaseView:
 
 def evidence(keys: UserKeys, row: CaseEvidence, fields: Collection[str]) -> EvidenceView:
     try:
-        opened = msgspec.json.decode(keys.open(pii.EVIDENCE, row.payload_enc).reveal(), type=Evidence)
+        opened = open_evidence(keys, row.payload_enc)
     except (OpenFailed, KeysUnavailable):
         opened = None
     return EvidenceView(
