@@ -1,5 +1,7 @@
 """Checks of results: what becomes of each outcome, of what is unknown, of times and of Aadhaar numbers."""
 
+import re
+
 import msgspec
 
 from usercore.pii import aadhaar
@@ -17,6 +19,10 @@ REJECTED = (Standing.REJECTED, Standing.MANUALLY_REJECTED, Standing.FRAUD)
 OPEN = (Standing.STARTED, Standing.SUBMITTED)
 
 Step = frozenset[Check]
+
+
+_ID = re.compile(r'"[0-9A-Fa-f-]{16,64}"')
+"""A member of JSON that is an id and nothing else; written with hyphens, an Aadhaar number is shorter."""
 
 
 async def unfinished_is_pending(stand: Stand) -> None:
@@ -155,7 +161,8 @@ async def whole_aadhaar_numbers_stay_inside(stand: Stand) -> None:
                 told += [stand.read(hook.headers, hook.body) for hook in await stand.hooks(run)]
             for result in told:
                 text = msgspec.json.encode(result).decode()
-                if number in text or aadhaar.contains(text) or number[:-4] in text:
+                # One id in a thousand is such a number by chance. The one that was given away is looked for everywhere.
+                if number in text or number[:-4] in text or aadhaar.contains(_ID.sub("", text)):
                     raise Failed(f"a whole Aadhaar number is in {type(result).__name__}: keep only its last four")
 
 
