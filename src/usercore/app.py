@@ -145,6 +145,7 @@ async def api(parts: Parts) -> AsyncGenerator[tuple[Edge, Edge]]:
     finally:
         await batcher.close()
         await authenticator.close()
+        await limiter.close()
         await redis.close()
 
 

@@ -1,11 +1,14 @@
 """Limits per subject in a sliding window, kept in Redis, or in this process while Redis is away."""
 
+import asyncio
+import contextvars
+import functools
 import hashlib
 import math
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import TypeVar, cast
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar, cast
 
 import redis.asyncio
 import redis.exceptions
@@ -25,6 +28,8 @@ REDIS_CONNECTIONS = 16
 BREAKER_FAILURES = 3
 BREAKER_PAUSE_S = 1.0
 """After so many failures in a row Redis is left alone for so long; then one call tries."""
+LARGEST_BATCH = 64
+"""Attempts a call: Redis does nothing else meanwhile, for a fifth of a millisecond."""
 LOCAL_SUBJECTS = 10_000
 """Windows kept in this process; beyond it the oldest is forgotten."""
 
@@ -122,31 +127,50 @@ Limit = Callable[[str], Awaitable[Verdict]]
 
 # The last `limit` attempts that were let through, newest first. Attempts count whatever becomes of them; those that are
 # refused here do not, or who keeps trying would never get in again. Redis' own clock serves all of our processes.
+# One call counts many attempts, and what is wrong with the key of one is no matter of the others.
 _SCRIPT = """
-local limit, window = tonumber(ARGV[1]), tonumber(ARGV[2])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
-local used = redis.call('LLEN', KEYS[1])
-while used > 0 and tonumber(redis.call('LINDEX', KEYS[1], -1)) <= now - window do
-  redis.call('RPOP', KEYS[1])
-  used = used - 1
+
+local function count(key, limit, window)
+  local used = redis.call('LLEN', key)
+  while used > 0 and tonumber(redis.call('LINDEX', key, -1)) <= now - window do
+    redis.call('RPOP', key)
+    used = used - 1
+  end
+  if used >= limit then
+    return {0, 0, tonumber(redis.call('LINDEX', key, limit - 1)) + window - now}
+  end
+  redis.call('LPUSH', key, string.format('%.0f', now))
+  redis.call('PEXPIRE', key, math.ceil(window / 1000))
+  return {1, limit - used - 1, tonumber(redis.call('LINDEX', key, -1)) + window - now}
 end
-if used >= limit then
-  return {0, 0, tonumber(redis.call('LINDEX', KEYS[1], limit - 1)) + window - now}
+
+local answers = {}
+for n, key in ipairs(KEYS) do
+  local counted, answer = pcall(count, key, tonumber(ARGV[2 * n - 1]), tonumber(ARGV[2 * n]))
+  answers[n] = counted and answer or {type(answer) == 'table' and answer.err or tostring(answer)}
 end
-redis.call('LPUSH', KEYS[1], string.format('%.0f', now))
-redis.call('PEXPIRE', KEYS[1], math.ceil(window / 1000))
-return {1, limit - used - 1, tonumber(redis.call('LINDEX', KEYS[1], -1)) + window - now}
+return answers
 """
 _SHA = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 
+class _Attempt(Struct, frozen=True):
+    key: str
+    limit: int
+    window_s: int
+    answer: asyncio.Future[list[int]]
+
+
 class Limiter:
-    """Counts attempts of subjects under named limits."""
+    """Counts attempts of subjects under named limits. Attempts that come while Redis is asked share the next call."""
 
     def __init__(self, guard: RedisGuard) -> None:
         self._guard = guard
         self._local: dict[str, deque[float]] = {}
+        self._waiting: list[_Attempt] = []
+        self._asking: asyncio.Task[None] | None = None
 
     async def hit(self, name: str, subject: str, limit: int, window_s: int) -> Verdict:
         """Count an attempt of `subject` and say whether it may go on.
@@ -154,22 +178,14 @@ class Limiter:
         Redis counts for all processes. What this one let through it knows itself, so that it never lets through more
         than the limit, whatever becomes of Redis in between.
         """
+        outside_transaction()
         key = f"user:rate:{subject}" if name == PROFILE_PATCH else f"user:rate:{subject}:{name}"
-        arguments = (1, key, str(limit), str(window_s * 1_000_000))
         attempts = self._window(key, window_s)
         if len(attempts) >= limit:
             # All of them came through here: Redis need not be asked, and one that comes back empty changes nothing.
             return self._hit_locally(name, key, limit, window_s)
-
-        async def run(client: redis.asyncio.Redis) -> list[int]:
-            try:
-                answer = await cast("Awaitable[list[int]]", client.evalsha(_SHA, *arguments))
-            except redis.exceptions.NoScriptError:
-                answer = await cast("Awaitable[list[int]]", client.eval(_SCRIPT, *arguments))
-            return answer
-
         try:
-            allowed, remaining, reset_us = await self._guard.run(run)
+            allowed, remaining, reset_us = await self._ask(key, limit, window_s)
         except RedisAway:
             return self._hit_locally(name, key, limit, window_s)
         except redis.exceptions.RedisError as error:
@@ -179,6 +195,36 @@ class Limiter:
         if allowed:
             self._window(key, window_s).append(time.monotonic())
         return Verdict(name, allowed == 1, limit, window_s, remaining, _seconds(reset_us / 1e6))
+
+    async def close(self) -> None:
+        """Wait for what is being asked."""
+        if self._asking is not None:
+            await self._asking
+
+    def _ask(self, key: str, limit: int, window_s: int) -> asyncio.Future[list[int]]:
+        loop = asyncio.get_running_loop()
+        attempt = _Attempt(key, limit, window_s, loop.create_future())
+        self._waiting.append(attempt)
+        if self._asking is None:
+            # A fresh context: it outlives the request that happened to start it.
+            self._asking = loop.create_task(self._ask_for_all(), context=contextvars.Context())
+        return attempt.answer
+
+    async def _ask_for_all(self) -> None:
+        batch: list[_Attempt] = []
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:LARGEST_BATCH], self._waiting[LARGEST_BATCH:]
+                try:
+                    answers = await self._guard.run(functools.partial(_count, batch))
+                except (RedisAway, redis.exceptions.RedisError) as error:
+                    _settle(batch, [error] * len(batch))
+                else:
+                    _settle(batch, answers)
+        finally:
+            left = [*batch, *self._waiting]
+            self._asking, self._waiting = None, []
+            _settle(left, [RedisAway()] * len(left))
 
     def _window(self, key: str, window_s: int) -> deque[float]:
         """When the attempts of the window were let through, oldest first."""
@@ -218,3 +264,28 @@ def refusal(verdict: Verdict) -> RateLimited:
 
 def _seconds(seconds: float) -> int:
     return max(1, math.ceil(seconds))
+
+
+async def _count(batch: Sequence[_Attempt], client: redis.asyncio.Redis) -> "list[list[int] | Exception]":
+    """The answer of the script to each attempt."""
+    keys = [attempt.key for attempt in batch]
+    numbers = [str(each) for attempt in batch for each in (attempt.limit, attempt.window_s * 1_000_000)]
+    arguments = (len(keys), *keys, *numbers)
+    try:
+        answers = await cast("Awaitable[list[list[Any]]]", client.evalsha(_SHA, *arguments))
+    except redis.exceptions.NoScriptError:
+        answers = await cast("Awaitable[list[list[Any]]]", client.eval(_SCRIPT, *arguments))
+    return [
+        answer if len(answer) > 1 else redis.exceptions.ResponseError(answer[0].decode("utf-8", "replace"))
+        for answer in answers
+    ]
+
+
+def _settle(batch: Sequence[_Attempt], answers: "Sequence[list[int] | Exception]") -> None:
+    for attempt, answer in zip(batch, answers, strict=True):
+        if attempt.answer.done():  # whoever asked was cancelled
+            continue
+        if isinstance(answer, Exception):
+            attempt.answer.set_exception(answer)
+        else:
+            attempt.answer.set_result(answer)

@@ -101,6 +101,25 @@ async def test_a_strange_value_under_the_key_limits_here(guard: RedisGuard) -> N
     assert await allowed(limiter, user, 12) == 10
 
 
+async def test_attempts_that_come_together_share_a_call_and_nothing_else(
+    guard: RedisGuard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ratelimit, "LARGEST_BATCH", 7)
+    limiter, strange = Limiter(guard), subject()
+    await guard.run(lambda client: client.set(f"user:rate:{strange}", "x"))
+    before = await guard.run(lambda client: client.info("commandstats"))
+    people = [subject() for _ in range(20)]
+    hits = [asyncio.ensure_future(limiter.hit(PROFILE_PATCH, user, 10, 60)) for user in [strange, *people] * 2]
+    await asyncio.sleep(0)
+    hits[5].cancel()
+    await asyncio.wait(hits)
+    assert [hit.result().remaining for hit in hits[22:]] == [8] * 20  # an attempt counts also when nobody waits for it
+    assert [hit.result().remaining for hit in (hits[0], hits[21])] == [9, 8]
+    after = await guard.run(lambda client: client.info("commandstats"))
+    calls = [stats["cmdstat_evalsha"]["calls"] if "cmdstat_evalsha" in stats else 0 for stats in (before, after)]
+    assert calls[1] - calls[0] == 6
+
+
 async def test_redis_away_limits_here_and_costs_nothing(fresh_redis: Callable[[], Redis]) -> None:
     server = fresh_redis()
     metrics = Metrics()
