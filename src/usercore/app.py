@@ -104,12 +104,11 @@ def _kyc(settings: Settings, db: Db, keyring: Keyring, outside: ClientSession) -
 
 
 def _artifacts(settings: Settings, db: Db, keyring: Keyring, outside: ClientSession) -> Artifacts:
-    url = settings.artifact_store_url
     return Artifacts(
         db=db,
         keyring=keyring,
         documents=Documents(outside, settings.artifact_hosts, production=settings.production),
-        store=None if url is None else open_store(url),
+        store=open_store(settings.artifact_store_url),
     )
 
 

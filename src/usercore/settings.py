@@ -113,7 +113,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     kyc_validity_days: int
     kyc_four_eyes: bool
     kyc_initiate_limit_per_hour: int
-    artifact_store_url: str | None
+    artifact_store_url: str
     artifact_hosts: tuple[str, ...]
 
     otel_exporter_otlp_endpoint: str | None
@@ -178,7 +178,7 @@ def load(environ: Mapping[str, str], dotenv: Path | None = None) -> Settings:
         kyc_four_eyes=reader.switch("KYC_FOUR_EYES", default=False),
         kyc_initiate_limit_per_hour=reader.integer("KYC_INITIATE_LIMIT_PER_HOUR", 5, 1, 100_000),
         artifact_store_url=reader.url("ARTIFACT_STORE_URL", ("file", "s3", "gs"))
-        or (f"file://{Path.cwd() / '.dev' / 'artifacts'}" if dev else None),
+        or (Path.cwd() / ".dev" / "artifacts").as_uri(),
         artifact_hosts=reader.each("ARTIFACT_HOSTS", _host, "a list of host names"),
         otel_exporter_otlp_endpoint=reader.url("OTEL_EXPORTER_OTLP_ENDPOINT", ("https", "http")),
         kyc_tiers=dict(reader.each("KYC_TIERS", _tier, "a list of tier=check+check") or KYC_TIERS),
@@ -235,6 +235,7 @@ def _contradictions(settings: Settings, reader: "_Reader") -> list[str]:
         )
         require(settings.clickhouse_url is not None, "CLICKHOUSE_URL is required in production")
         require(settings.public_url is not None, "PUBLIC_URL is required in production")
+        require(bool(reader.values.get("ARTIFACT_STORE_URL")), "ARTIFACT_STORE_URL is required in production")
         require(
             settings.postgres_owner_url is None
             or urlsplit(settings.postgres_owner_url.reveal()).username

@@ -97,11 +97,6 @@ async def sweep_kyc(parts: Parts, stop: asyncio.Event) -> None:
 
 
 async def fetch_artifacts(parts: Parts, stop: asyncio.Event) -> None:
-    if parts.artifacts.store is None:
-        log.warning("artifact_store_missing")
-        await stop.wait()
-        return
-
     async def once() -> None:
         while await fetch_waiting(parts.artifacts, partial(fresh_url, parts.kyc)) and not stop.is_set():
             pass

@@ -224,12 +224,6 @@ async def test_a_store_that_is_away_costs_no_try(desk: Desk) -> None:
     assert await desk.read(selfie) == JPEG
 
 
-async def test_without_a_store_all_of_it_waits(desk: Desk) -> None:
-    selfie = await desk.add_one("http://127.0.0.1:9/")
-    assert await desk.fetch(artifacts=replace(desk.artifacts, store=None)) == 0
-    assert (await desk.row(selfie))["tries"] == 0
-
-
 async def test_nobody_can_open_it_any_more(desk: Desk) -> None:
     async with serving(answering()) as served:
         selfie = await desk.add_one(served.url)
@@ -271,7 +265,6 @@ class DyingStore(Store):
 
 @pytest.mark.parametrize("after", [False, True])
 async def test_a_worker_dies_around_the_upload(desk: Desk, after: bool) -> None:
-    assert desk.artifacts.store is not None
     dying = replace(desk.artifacts, store=DyingStore(desk.artifacts.store, after=after))
     async with serving(answering()) as served:
         selfie = await desk.add_one(served.url)
@@ -286,7 +279,6 @@ async def test_a_worker_dies_around_the_upload(desk: Desk, after: bool) -> None:
 
 
 async def test_what_a_dead_worker_uploaded_goes_when_the_document_is_given_up(desk: Desk) -> None:
-    assert desk.artifacts.store is not None
     async with serving(answering()) as served:
         selfie = await desk.add_one(served.url)
         with pytest.raises(Died):

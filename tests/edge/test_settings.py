@@ -36,6 +36,7 @@ def production(good: dict[str, str]) -> dict[str, str]:
     return {
         **good,
         "USERCORE_ENV": "production",
+        "ARTIFACT_STORE_URL": "s3://documents",
         "CLICKHOUSE_URL": "clickhouse://u:hunter5@ch:9000/audit",
         "PII_ENCRYPTION_KEY_ID": "gcp-kms://projects/p/locations/l/keyRings/r/cryptoKeys/k",
         "POSTGRES_OWNER_URL": "postgresql://owner:hunter6@db:5432/usercore",
@@ -59,7 +60,6 @@ def test_defaults_in_dev(good: dict[str, str]) -> None:
     assert (settings.profile_patch_limit_per_minute, settings.db_pool_size) == (10, 10)
     assert (settings.kyc_max_attempts, settings.kyc_validity_days, settings.kyc_initiate_limit_per_hour) == (5, 730, 5)
     assert (settings.kyc_four_eyes, settings.kyc_redirect_hosts, settings.artifact_hosts) == (False, (), ())
-    assert settings.artifact_store_url is not None
     assert settings.artifact_store_url.startswith("file://")
     assert not settings.production
 
@@ -69,7 +69,6 @@ def test_defaults_in_production(production: dict[str, str]) -> None:
     settings = load(production)
     assert settings.production
     assert (settings.listen_host, settings.postgres_owner_url) == ("0.0.0.0", None)
-    assert settings.artifact_store_url is None
 
 
 def test_everything_that_is_missing_is_named_at_once() -> None:
@@ -84,6 +83,7 @@ def test_everything_that_is_missing_is_named_at_once() -> None:
         "JWT_JWKS_URL",
         "CLICKHOUSE_URL",
         "PUBLIC_URL",
+        "ARTIFACT_STORE_URL",
     }
 
 

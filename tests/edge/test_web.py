@@ -496,6 +496,7 @@ async def test_metrics_and_schema_are_apart_in_production(tmp_path: Path) -> Non
     production = Site(
         tmp_path,
         USERCORE_ENV="production",
+        ARTIFACT_STORE_URL="s3://documents",
         CLICKHOUSE_URL="clickhouse://ch/audit",
         PII_ENCRYPTION_KEY_ID="gcp-kms://projects/p",
         PUBLIC_URL="https://usercore.test",

@@ -23,6 +23,7 @@ __all__ = ["install"]
 SECRET = "hunter2-of-acme"
 PRODUCTION: dict[str, str] = {
     "USERCORE_ENV": "production",
+    "ARTIFACT_STORE_URL": "s3://documents",
     "CLICKHOUSE_URL": "clickhouse://ch/audit",
     "PII_ENCRYPTION_KEY_ID": "gcp-kms://projects/p",
     "PUBLIC_URL": "https://us.test",

@@ -3,12 +3,13 @@
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usercore.plugins import WebhookScheme, sign
+from usercore.plugins import Person, StartRequest, WebhookScheme, sign
 from usercore.plugins.webhooks import (
     TOLERANCE_S,
     RawHeaders,
@@ -220,3 +221,13 @@ def test_tokens() -> None:
 def test_no_secret_in_a_repr_and_headers_for_the_plugin() -> None:
     assert SECRET not in repr(HMAC)
     assert readable([(b"X-A", b"1"), (b"x-b", b"\xff")]) == {"x-a": "1", "x-b": "\xff"}
+
+
+def test_a_start_request_does_not_show_the_secret_in_its_callback() -> None:
+    request = StartRequest(
+        attempt_id=UUID(int=7),
+        checks=frozenset({"pan"}),
+        person=Person(),
+        callback_url=f"https://us.test/v1/kyc/webhook/acme/{SECRET}",
+    )
+    assert SECRET not in repr(request)

@@ -60,7 +60,7 @@ class Artifacts(Struct, frozen=True):
     db: Db
     keyring: Keyring
     documents: Documents
-    store: Store | None
+    store: Store
 
 
 class Place(Struct, frozen=True):
@@ -126,8 +126,6 @@ class _Work(Struct, frozen=True):
 
 async def fetch_waiting(artifacts: Artifacts, fresh_url: FreshUrl) -> int:
     """Fetch documents that are due; the number of them."""
-    if artifacts.store is None:
-        return 0
     at = now()
     async with artifacts.db.begin() as tx:
         until = at + timedelta(seconds=LEASE_S)
@@ -241,8 +239,6 @@ async def open_artifact(artifacts: Artifacts, artifact_id: UUID, purpose: Access
     The chunks raise OpenFailed, and ServiceUnavailable; so that this seldom happens with half of the answer given, the
     first is there already. Raises NotFound, AccountErased, PiiUnavailable and ServiceUnavailable.
     """
-    if artifacts.store is None:
-        raise ServiceUnavailable
     try:
         row, place = await _allow(artifacts, artifact_id, purpose, actor)
         sealed = artifacts.store.get(place.path)

@@ -114,6 +114,9 @@ class StartRequest(Struct, frozen=True, kw_only=True):
     """Where the person's browser goes at the end."""
     bank_account: BankAccount | None = None
 
+    def __repr__(self) -> str:
+        return f"StartRequest(attempt_id={self.attempt_id}, …)"
+
 
 class Attempt(Struct, frozen=True, kw_only=True):
     """An attempt that was started, to fetch its result or to have it erased."""
