@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -70,6 +71,26 @@ def test_a_new_vendor_passes_as_it_is(name: str, tmp_path: Path) -> None:
     again = usercore("new-vendor", name, "--folder", str(folder))
     assert (again.returncode, again.stdout) == (1, "")
     assert "is there already" in again.stderr
+
+
+@pytest.mark.parametrize("where", ["checkout", "elsewhere"])
+def test_a_new_vendor_can_be_installed(where: str, tmp_path: Path) -> None:
+    if where == "checkout":
+        shutil.copy(ROOT / "pyproject.toml", tmp_path)
+        shutil.copytree(ROOT / "plugins", tmp_path / "plugins", ignore=shutil.ignore_patterns("__pycache__"))
+    folder = tmp_path / "plugins" / "kyc_acme"
+    assert usercore("new-vendor", "acme", "--folder", str(folder)).returncode == 0
+    # As ./justw does; the build tool is here, so that nothing is fetched.
+    asked = ["uv", "pip", "install", "--dry-run", "--offline", "--no-config", "--no-deps", "--no-build-isolation"]
+    made = subprocess.run(
+        [Path(sys.executable).with_name(asked[0]), *asked[1:], "--python", sys.executable, "--editable", folder],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert made.returncode == 0, made.stderr
+    assert "usercore-kyc-acme" in made.stderr
 
 
 @pytest.mark.parametrize("name", ["acme", "my_bank"])

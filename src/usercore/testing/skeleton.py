@@ -8,6 +8,11 @@ SAMPLE = "usercore.testing.acme"
 MODULES = ("__init__.py", "settings.py", "client.py", "mapping.py", "sandbox.py", "py.typed")
 NAME = re.compile("[a-z][a-z0-9_]{0,29}")
 """Shorter than the host allows, so that lines do not get too long."""
+WORKSPACE_SOURCE = """
+[tool.uv.sources]
+usercore = { workspace = true }
+"""
+"""What uv wants to read in each member of a workspace, and nobody else understands."""
 
 
 def write(name: str, folder: Path) -> list[Path]:
@@ -20,6 +25,8 @@ def write(name: str, folder: Path) -> list[Path]:
     folder.mkdir(parents=True)
     written: list[Path] = []
     for path, text in sources(name).items():
+        if path == "pyproject.toml" and _in_workspace(folder):
+            text += WORKSPACE_SOURCE
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
@@ -38,6 +45,11 @@ def sources(name: str) -> dict[str, str]:
     }
     found |= {f"src/kyc_{name}/{module}": (sample / module).read_text() for module in MODULES}
     return {path: _imports_first(_renamed(text, name), name) for path, text in found.items()}
+
+
+def _in_workspace(folder: Path) -> bool:
+    projects = [parent / "pyproject.toml" for parent in folder.resolve().parents]
+    return any("[tool.uv.workspace]" in project.read_text() for project in projects if project.is_file())
 
 
 def _renamed(text: str, name: str) -> str:
