@@ -87,8 +87,8 @@ class World:
     async def finish(self, person: Person, outcome: str, **told: object) -> None:
         """Act as the person who finishes the hosted page of the newest case."""
         case = (await self.status(person))["case"]
-        attempt = await self.attempt(UUID(case["case_id"]))
-        await self.control(case["vendor"], "complete", reference=attempt, outcome=outcome, **told)
+        await self.attempt(UUID(case["case_id"]))
+        await self.control(case["vendor"], "complete", reference=case["case_id"], outcome=outcome, **told)
 
     async def finish_vendor(self, vendor: str) -> None:
         """Complete the only case that a sandbox has, as soon as it has it."""

@@ -55,21 +55,26 @@ __all__ = [
     "AttemptRow",
     "Hosted",
     "Kyc",
+    "add_attempt",
     "find",
     "find_by_token",
     "free",
     "fresh_url",
     "lease",
     "look",
-    "new_attempt",
     "start",
     "sweep",
 ]
 
 
-async def new_attempt(tx: Conn, keyring: Keyring, user_id: UUID, case_id: UUID, vendor: str, at: datetime) -> UUID:
-    """Write an attempt that `start` takes up; whoever calls has locked the user."""
-    attempt_id, token = new_event_id(), new_token()
+async def add_attempt(
+    tx: Conn, keyring: Keyring, user_id: UUID, case_id: UUID, attempt_id: UUID, vendor: str, at: datetime
+) -> None:
+    """Write an attempt that `start` takes up; whoever calls has locked the user.
+
+    The first attempt of a case has the case's own id: what a vendor calls it is then what our API calls it.
+    """
+    token = new_token()
     keys = await keys_of(tx, keyring, user_id, pii.ATTEMPT_TOKEN.retention)
     attempt = NewAttempt(
         id=attempt_id,
@@ -80,7 +85,6 @@ async def new_attempt(tx: Conn, keyring: Keyring, user_id: UUID, case_id: UUID, 
         created_at=at,
     )
     await queries.add_attempt(tx, attempt=attempt)
-    return attempt_id
 
 
 async def start(kyc: Kyc, attempt_id: UUID, actor: Actor = SYSTEM) -> None:
@@ -198,7 +202,8 @@ async def _fail_over(kyc: Kyc, work: Work, actor: Actor) -> UUID | None:
         if not able:
             return None
         await queries.set_state(tx, attempt_id=work.attempt.id, state="failed")
-        attempt_id = await new_attempt(tx, kyc.keyring, case.user_id, case.id, able[0].name, at)
+        attempt_id = new_event_id()
+        await add_attempt(tx, kyc.keyring, case.user_id, case.id, attempt_id, able[0].name, at)
         await queries.set_case_attempt(
             tx, case_id=case.id, vendor=able[0].name, vendor_case_id=None, next_look_at=at + timedelta(seconds=CALL_S)
         )

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from usercore import telemetry
-from usercore.attempts.actions import CALL_S, Hosted, Kyc, new_attempt, start
+from usercore.attempts.actions import CALL_S, Hosted, Kyc, add_attempt, start
 from usercore.db import Conn
 from usercore.errors import (
     FieldError,
@@ -136,7 +136,6 @@ async def initiate(
     _check_redirect(asked.redirect_url, kyc.redirect_hosts)
     with telemetry.span("user.initiate_kyc"):
         opened: NewCase | None = None
-        attempt_id: UUID | None = None
         async with kyc.db.begin() as tx:
             if earlier := await claim(tx, kyc.keyring, key):
                 case_id = msgspec.json.decode(bytes(earlier.body), type=UUID)
@@ -152,12 +151,12 @@ async def initiate(
                 else:
                     if again and (newest is None or newest.status not in ("rejected", "expired")):
                         raise KycResubmitNotAllowed
-                    opened, attempt_id = await _open(tx, kyc, user, asked, actor)
+                    opened = await _open(tx, kyc, user, asked, actor)
                     case_id = opened.id
                 await keep(tx, kyc.keyring, key, Answer(200, msgspec.Raw(msgspec.json.encode(case_id))))
-        if opened is not None and attempt_id is not None:
+        if opened is not None:
             telemetry.metrics.kyc_initiated(opened.vendor)
-            call = asyncio.create_task(start(kyc, attempt_id, actor))
+            call = asyncio.create_task(start(kyc, opened.id, actor))  # the first attempt has the id of its case
             kyc.calls.add(call)
             call.add_done_callback(kyc.calls.discard)
             # Not wait_for: neither this wait nor a client that leaves ends the call.
@@ -170,7 +169,7 @@ async def initiate(
     return Opened(shown, answered, opened is not None, earlier is not None)
 
 
-async def _open(tx: Conn, kyc: Kyc, user: UserRow, asked: Initiate, actor: Actor) -> tuple[NewCase, UUID]:
+async def _open(tx: Conn, kyc: Kyc, user: UserRow, asked: Initiate, actor: Actor) -> NewCase:
     tier = next_tier(user.kyc_tier)
     if tier is None:
         raise KycTierReached
@@ -200,7 +199,7 @@ async def _open(tx: Conn, kyc: Kyc, user: UserRow, asked: Initiate, actor: Actor
         next_look_at=at + timedelta(seconds=CALL_S),
     )
     await queries.add_case(tx, case=case)
-    attempt_id = await new_attempt(tx, kyc.keyring, user.id, case.id, case.vendor, at)
+    await add_attempt(tx, kyc.keyring, user.id, case.id, case.id, case.vendor, at)
     version = await open_case(tx, kyc.rules, user, case.id, case.vendor, tier, at)
     initiated = UserKycInitiated(
         event_id=new_event_id(),
@@ -219,7 +218,7 @@ async def _open(tx: Conn, kyc: Kyc, user: UserRow, asked: Initiate, actor: Actor
         event=initiated,
     )
     await record(tx, change, actor=actor)
-    return case, attempt_id
+    return case
 
 
 def _text(account: BankAccount) -> str:
