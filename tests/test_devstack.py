@@ -353,6 +353,21 @@ def test_changed_settings_restart_a_service(make_stack: Callable[..., Stack]) ->
     assert pids(it)["postgres"] == before["postgres"]
 
 
+def test_a_service_that_is_not_wanted_any_more_is_stopped(make_stack: Callable[..., Stack]) -> None:
+    api, sandbox = service("api", "PORT"), service("acme-sandbox", "ACME_SANDBOX_PORT")
+    both = make_stack(None, api, sandbox)
+    both.up()
+    first = pids(both)["acme-sandbox"]
+    make_stack(both.home.parent, api).up()
+    assert first is not None
+    assert not alive(first, both.home / "acme-sandbox")
+    both.up()
+    second = pids(both)["acme-sandbox"]
+    make_stack(both.home.parent, api).down()
+    assert second is not None
+    assert not alive(second, both.home / "acme-sandbox")
+
+
 def test_failing_migrations_stop_up_with_their_last_line(make_stack: Callable[..., Stack]) -> None:
     it = make_stack(migrate="import sys; sys.exit('the role is missing')")
     with pytest.raises(StackError, match=r"the role is missing; see .*migrate\.log"):

@@ -45,6 +45,8 @@ SERVICES = (
     Service("work", "background loops", (*USERCORE, "work"), ports={"OPS_PORT": None}, probe=("OPS_PORT", READY)),
 )
 READY_S = 60
+STAMP = "started-with"
+"""The file in a service's folder that says with which code and settings it runs."""
 MIGRATE = (*USERCORE, "migrate")
 
 
@@ -105,6 +107,7 @@ class Stack:
             self.kafka.create_topics(TOPICS)
             make_keys(self.home)
             (self.home / "artifacts").mkdir(exist_ok=True)
+            self._stop_all(self._left_over())
             self._run_migrations(self._write_settings(self._all_ports()))
             self._start_services()
 
@@ -113,8 +116,8 @@ class Stack:
         if not self.home.exists():
             return
         with self._alone():
-            in_parallel(functools.partial(self._stop, name, daemon) for name, daemon in self._daemons.items())
-            in_parallel(functools.partial(self._stop, name, server) for name, server in self._servers.items())
+            self._stop_all({**self._left_over(), **self._daemons})
+            self._stop_all(self._servers)
 
     def dead(self) -> list[str]:
         """Our own services that do not run."""
@@ -167,6 +170,14 @@ class Stack:
         if server.pid() is None:
             self._say(f"{name}: starting")
         server.start()
+
+    def _left_over(self) -> dict[str, Daemon]:
+        """Services of an earlier `up` that wanted others: sandboxes of vendors which are not enabled any more."""
+        folders = [stamp.parent for stamp in self.home.glob(f"*/{STAMP}")]
+        return {folder.name: Daemon(folder) for folder in folders if folder.name not in self._daemons}
+
+    def _stop_all(self, processes: Mapping[str, _Stoppable]) -> None:
+        in_parallel(functools.partial(self._stop, name, process) for name, process in processes.items())
 
     def _stop(self, name: str, process: _Stoppable) -> None:
         if process.pid() is not None:
@@ -234,7 +245,7 @@ class Stack:
         daemon = self._daemons[service.name]
         values = {**shared, **{name: str(port) for name, port in ports.items()}}
         wanted = fingerprint(service, values)
-        stamp = daemon.home / "started-with"
+        stamp = daemon.home / STAMP
         if daemon.pid() is not None:
             if stamp.exists() and stamp.read_text() == wanted and self._is_ready(service, daemon, ports):
                 return
