@@ -250,6 +250,10 @@ REFUSALS: list[tuple[Answer, type[Exception]]] = [
     ((200, {"statusCode": 200, "result": {"startKycUrl": "javascript:x"}}), VendorProtocolError),
     ((200, []), VendorProtocolError),
     ((503, {}), VendorUnavailable),
+    # The status is in the body, as a number or a text, whatever HTTP says: nobody is judged by an outage.
+    ((200, {"status": "failure", "statusCode": 429, "result": {"error": "rate limit"}}), VendorUnavailable),
+    ((200, {"status": "failure", "statusCode": "503", "error": "busy"}), VendorUnavailable),
+    ((400, {"statusCode": "500", "result": {"summary": {"action": "fail"}}}), VendorUnavailable),
 ]
 
 

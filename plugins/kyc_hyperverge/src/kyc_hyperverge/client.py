@@ -25,6 +25,7 @@ from usercore.plugins import (
     VendorPending,
     VendorProtocolError,
     VendorRejected,
+    VendorUnavailable,
     WebhookEvent,
 )
 
@@ -170,7 +171,8 @@ def a_token(value: object) -> str | None:
 def _answer(response: Response) -> tuple[int, dict[str, Any]]:
     """Status and `result`. The body has a status too, as a number or a text, and the worse of the two counts.
 
-    Raises VendorAuthError, and VendorProtocolError for what is no answer of theirs.
+    Raises VendorAuthError, VendorUnavailable for 429 and 5xx that stand in the body only, and VendorProtocolError for
+    what is no answer of theirs.
     """
     if response.status in (401, 403):
         raise VendorAuthError
@@ -178,6 +180,8 @@ def _answer(response: Response) -> tuple[int, dict[str, Any]]:
     status = max(response.status, a_number(body.get("statusCode")) or response.status)
     if status in (401, 403):
         raise VendorAuthError
+    if status == 429 or status >= 500:
+        raise VendorUnavailable
     # The older APIs have the error beside the status.
     result = an_object(body.get("result")) or {"error": body.get("error")}
     if status == 200 and a_word(body.get("status", "success")) != "success":

@@ -38,6 +38,8 @@ REJECTIONS = (Standing.REJECTED, Standing.MANUALLY_REJECTED)
 YES_NO: Mapping[str, CheckResult] = {"yes": "passed", "no": "failed"}
 ACTIONS: Mapping[str, CheckResult] = {"pass": "passed", "fail": "failed"}
 """Of `summary.action`. A third value is spoken of and nowhere shown: any other is `review`."""
+LIVE, MATCH = "liveFace", "match"
+"""What a module says of a face, and what a selfie that passes has to have both of."""
 NAMES = ("fullName", "name")
 BIRTHS = ("dateOfBirth", "dob")
 NUMBERS = ("idNumber", "panNumber", "pan", "documentNumber", "aadhaarNumber", "aadhaar")
@@ -45,8 +47,8 @@ NUMBERS = ("idNumber", "panNumber", "pan", "documentNumber", "aadhaarNumber", "a
 
 
 def standing(status: str) -> Standing:
-    """Of a status as HyperVerge writes it, in whatever case."""
-    return STANDINGS.get(a_word(status), Standing.REVIEW)
+    """Of a status exactly as HyperVerge writes it: what only looks like an approval is none."""
+    return STANDINGS.get(status, Standing.REVIEW)
 
 
 def needs_details(result: Mapping[str, Any]) -> bool:
@@ -60,7 +62,6 @@ def evidence(output: Mapping[str, Any], logs: Mapping[str, Any]) -> Evidence:
     Raises VendorProtocolError when there is no status.
     """
     status = _status(output)
-    known = a_word(status) in STANDINGS
     stands = standing(status)
     modules = list(objects(logs.get("results")))
     texts = list(_reasons(output, logs, modules))
@@ -76,7 +77,7 @@ def evidence(output: Mapping[str, Any], logs: Mapping[str, Any]) -> Evidence:
     return Evidence(
         standing=stands,
         # A word that is not in the documents may be anything, also about a person.
-        vendor_status=a_word(status) if known else "unknown",
+        vendor_status=status if status in STANDINGS else "unknown",
         rejection_code=code,
         checks=_checks(modules, manual=manual),
         identity=_identity(modules, an_object(logs.get("userDetails")) or an_object(output.get("userDetails"))),
@@ -103,40 +104,68 @@ def _details(module: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield from objects(detail.get("attempts"))
 
 
+def _words(module: Mapping[str, Any]) -> set[str]:
+    """Of a module's name and id, which are chosen in HyperVerge's dashboard."""
+    return set(f"{a_word(module.get('module'))}_{a_word(module.get('moduleId'))}".split("_"))
+
+
 def _document(module: Mapping[str, Any]) -> str:
     """The kind of document or picture that a module is about: pan, aadhaar, selfie, or an empty text."""
+    words = _words(module)
+    if words & {"selfie", "liveness", "face", "facematch"}:
+        return "selfie"  # also when it says with which document the face was compared
     selected = a_word(module.get("documentSelected"))
     if selected:
         return selected if selected in ("pan", "aadhaar") else ""
-    words = f"{a_word(module.get('module'))}_{a_word(module.get('moduleId'))}".split("_")
-    if {"selfie", "liveness", "face", "facematch"} & set(words):
-        return "selfie"
-    return "pan" if "pan" in words else "aadhaar" if {"aadhaar", "aadhar"} & set(words) else ""
+    return "pan" if "pan" in words else "aadhaar" if words & {"aadhaar", "aadhar"} else ""
 
 
 def _checks(modules: list[dict[str, Any]], *, manual: bool) -> dict[Check, CheckResult]:
+    cards = [_worst([_summary(module), *_said(module).values()]) for module in modules if _document(module) == "pan"]
+    faces = [face for module in modules if _document(module) != "pan" for face in _faces(module)]
     found: dict[Check, CheckResult] = {}
-    for module in modules:
-        document = _document(module)
-        if document == "pan" or document == "selfie":
-            check: Check = "pan" if document == "pan" else "selfie"
-            result = _module_result(module)
-            # Somebody at HyperVerge has looked at it all, and decided against its machines.
-            result = "passed" if manual else result
-            found[check] = _worst([found.get(check, result), result])
+    if cards:
+        found["pan"] = _worst(cards)
+    if faces:
+        found["selfie"] = _worst([result for _, result in faces])
+        if found["selfie"] == "passed" and {part for part, _ in faces} != {LIVE, MATCH}:
+            # A living person, but who? Or the right face, but of a photograph?
+            found["selfie"] = "review"
+    if manual:
+        # Somebody at HyperVerge has looked at it all, and decided against its machines.
+        for check in found:
+            found[check] = "passed"
     return found
 
 
-def _module_result(module: Mapping[str, Any]) -> CheckResult:
-    """The worst of what a module says."""
-    action = an_object(_result(module).get("summary")).get("action")
-    results: list[CheckResult] = [ACTIONS.get(a_word(action), "review")]
+def _summary(module: Mapping[str, Any]) -> CheckResult:
+    return ACTIONS.get(a_word(an_object(_result(module).get("summary")).get("action")), "review")
+
+
+def _said(module: Mapping[str, Any]) -> dict[str, CheckResult]:
+    """What a module says by `liveFace` and `match`, of each the worst."""
+    found: dict[str, CheckResult] = {}
     for detail in _details(module):
-        for name in ("liveFace", "match"):
-            if name in detail:
-                value = an_object(detail[name]).get("value", detail[name])
-                results.append(YES_NO.get(a_word(value), "review"))
-    return _worst(results)
+        for part in (LIVE, MATCH):
+            if part in detail:
+                value = an_object(detail[part]).get("value", detail[part])
+                result = YES_NO.get(a_word(value), "review")
+                found[part] = _worst([found.get(part, result), result])
+    return found
+
+
+def _faces(module: Mapping[str, Any]) -> Iterator[tuple[str, CheckResult]]:
+    """What a module says of the face: that it lives, or that it is the one on the document.
+
+    Of a module whose name says nothing of faces, only what speaks against the person counts.
+    """
+    said, summary = _said(module), _summary(module)
+    named = _document(module) == "selfie"
+    if named and not said:
+        yield MATCH if _words(module) & {"match", "facematch"} else LIVE, summary
+    for part, result in said.items():
+        if named or result == "failed":
+            yield part, _worst([summary, result])
 
 
 def _worst(results: list[CheckResult]) -> CheckResult:

@@ -15,7 +15,10 @@ FRAUD = re.compile(r"fraud|tamper|forge(d|ry)|deepfake|block ?list|black ?list")
 
 REASONS: tuple[tuple[RejectionCode, re.Pattern[str]], ...] = (
     ("document_expired", re.compile(r"\bexpired\b")),
-    ("liveness_failed", re.compile(r"\blive(ness|face| face)?\b|spoof|eyes ?closed|multiple ?faces")),
+    (
+        "liveness_failed",
+        re.compile(r"\blive(ness|face| face)?\b|spoof|eyes ?closed|multiple ?faces|occlusion|\bhat\b|sunglasses"),
+    ),
     ("face_mismatch", re.compile(r"\bface ?(mis)?match|\bface (does|did) not match")),
     ("document_unreadable", re.compile(r"not detected|unreadable|not readable|\bblur|\bglare|low quality|cropped")),
     ("aadhaar_invalid", re.compile(r"\baadhaa?r\b")),
