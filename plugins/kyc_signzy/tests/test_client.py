@@ -63,6 +63,7 @@ async def test_start_again_is_the_same_consent_and_another_attempt_is_another() 
     [
         ("https://app.example/done", f"https://app.example/done?attempt={ATTEMPT}"),
         ("https://app.example/done?a=1&b=#x", f"https://app.example/done?a=1&b=&attempt={ATTEMPT}#x"),
+        ("https://app.example/done?sig=a/b%2fc&&x", f"https://app.example/done?sig=a/b%2fc&&x&attempt={ATTEMPT}"),
         ("https://app.example/?q=%26+%E0%A4%85", f"https://app.example/?q=%26+%E0%A4%85&attempt={ATTEMPT}"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
 from uuid import UUID
 
 import msgspec
@@ -34,13 +33,16 @@ REDIRECT_S = "3"
 
 
 class Callback(Struct, frozen=True):
-    """A callback of DigiLocker; those of other products have no `requestId`."""
+    """A callback of DigiLocker; those of other products have no `requestId`.
 
-    event: str
+    Of a failure no callback is published, so that everything else may be missing or of another type.
+    """
+
     requestId: str
-    status: str
-    id: str | None = None
-    internalId: str | None = None
+    event: object = None
+    status: object = None
+    id: str | int | None = None
+    internalId: str | int | None = None
     timestamp: object = None
     aadharDetail: object = None  # theirs
 
@@ -105,9 +107,8 @@ class Signzy:
             told = msgspec.json.decode(body, type=Callback)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             raise VendorProtocolError from None
-        if not (told.event and told.requestId):
-            raise VendorProtocolError
-        if any(len(text or "") > LONGEST_ID for text in (told.requestId, told.id, told.internalId)):
+        id, internal_id = ("" if value is None else str(value) for value in (told.id, told.internalId))
+        if not told.requestId or max(map(len, (told.requestId, id, internal_id))) > LONGEST_ID:
             raise VendorProtocolError
         evidence: Evidence | None = None
         details = an_object(told.aadharDetail)
@@ -117,9 +118,9 @@ class Signzy:
                 # Which checks were asked for is not known here: what is missing may not be wanted.
                 evidence = None
         return WebhookEvent(
-            event_id=told.id or None,
+            event_id=id or None,
             vendor_case_id=told.requestId,
-            attempt_id=told.internalId or None,
+            attempt_id=internal_id or None,
             evidence=evidence,
         )
 
@@ -180,10 +181,13 @@ class Signzy:
 
 
 def own_url(url: str, attempt_id: UUID) -> str:
-    """The address with the attempt in its query: of two attempts with one address a consent may be served twice."""
-    parts = urlsplit(url)
-    query = [*parse_qsl(parts.query, keep_blank_values=True), ("attempt", str(attempt_id))]
-    return parts._replace(query=urlencode(query)).geturl()
+    """The address with the attempt in its query: of two attempts with one address a consent may be served twice.
+
+    The rest stays as it is written: what the app signed or encoded in its way still is.
+    """
+    address, hash, fragment = url.partition("#")
+    separator = "&" if "?" in address else "?"
+    return f"{address}{separator}attempt={attempt_id}{hash}{fragment}"
 
 
 def _name(request: StartRequest) -> str:
