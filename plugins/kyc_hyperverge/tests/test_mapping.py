@@ -86,6 +86,9 @@ def test_no_status_is_no_answer(status: Any) -> None:
         ("document_has_expired", "document_expired"),
         ("Face match failed", "face_mismatch"),
         ("FACE_MISMATCH", "face_mismatch"),
+        ("Faces do not match", "face_mismatch"),
+        ("Address mismatch", "address_mismatch"),
+        ("address does not match", "address_mismatch"),
         ("Liveness check failed", "liveness_failed"),
         ("Live face not detected", "liveness_failed"),
         ("Multiple faces", "liveness_failed"),
@@ -190,13 +193,29 @@ def test_selfie(details: Any, action: Any, result: str) -> None:
         # A module of a name that we do not know: its yes is nobody's, its no is the person's.
         ([LIVING, module("Step 7", {"details": {"match": "yes"}, "summary": {"action": "pass"}})], "review"),
         ([LIVING, MATCHING, module("Step 7", {"details": {"match": {"value": "no"}}})], "failed"),
+        ([LIVING, MATCHING, module("Step 7", {"details": {"match": {"value": False}}})], "review"),
+        # The form of verifyPair: beside the details.
+        ([LIVING, module("Face Match", {"match": "yes", "match-score": 95, "summary": {"action": "pass"}})], "passed"),
+        ([LIVING, module("Face Match", {"match": "no", "summary": {"action": "pass"}})], "failed"),
+        (
+            [LIVING, module("Face Match", {"match": "yes", "to-be-reviewed": "yes", "summary": {"action": "pass"}})],
+            "review",
+        ),
         ([LIVING, MATCHING, module("Step 7", {"details": [{"liveFace": "no"}]}, documentSelected="aadhaar")], "failed"),
         ([module("Step 7", {"details": {"match": "no"}, "summary": {"action": "pass"}})], "failed"),
     ],
 )
 def test_a_selfie_lives_and_is_the_face_on_the_document(modules: list[Any], result: str) -> None:
     found = mapping.evidence(output("auto_approved"), {"results": modules})
-    assert (found.standing, found.checks) == (Standing.APPROVED, {"selfie": result})
+    assert found.checks == {"selfie": result}
+    assert found.standing == (Standing.REVIEW if result == "failed" else Standing.APPROVED)
+
+
+@pytest.mark.parametrize("module", [pan({}, "fail"), module("Step 7", {"summary": {"action": "fail"}})])
+def test_approval_in_spite_of_a_module_that_failed_is_a_review(module: Any) -> None:
+    modules = [LIVING, MATCHING, module]
+    assert mapping.evidence(output("auto_approved"), {"results": modules}).standing == Standing.REVIEW
+    assert mapping.evidence(output("manually_approved"), {"results": modules}).standing == Standing.MANUALLY_APPROVED
 
 
 @pytest.mark.parametrize(("action", "result"), [("pass", "passed"), ("fail", "failed"), ("other", "review")])

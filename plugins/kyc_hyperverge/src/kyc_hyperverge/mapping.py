@@ -70,8 +70,10 @@ def evidence(output: Mapping[str, Any], logs: Mapping[str, Any]) -> Evidence:
         code = rejection_code(texts)
         if is_fraud(texts):
             stands, code = Standing.FRAUD, "fraud"
-    elif stands == Standing.APPROVED and is_fraud(texts):
-        # A flag that the workflow let pass: somebody has to look.
+    elif stands == Standing.APPROVED and (
+        is_fraud(texts) or any(_worst(_results(each)) == "failed" for each in modules)
+    ):
+        # A flag or a failure that the workflow let pass: somebody has to look.
         stands = Standing.REVIEW
     manual = stands == Standing.MANUALLY_APPROVED
     return Evidence(
@@ -121,7 +123,9 @@ def _document(module: Mapping[str, Any]) -> str:
 
 
 def _checks(modules: list[dict[str, Any]], *, manual: bool) -> dict[Check, CheckResult]:
-    cards = [_worst([_summary(module), *_said(module).values()]) for module in modules if _document(module) == "pan"]
+    cards: list[CheckResult] = [
+        result for module in modules if _document(module) == "pan" for result in _results(module)
+    ]
     faces = [face for module in modules if _document(module) != "pan" for face in _faces(module)]
     found: dict[Check, CheckResult] = {}
     if cards:
@@ -143,29 +147,39 @@ def _summary(module: Mapping[str, Any]) -> CheckResult:
 
 
 def _said(module: Mapping[str, Any]) -> dict[str, CheckResult]:
-    """What a module says by `liveFace` and `match`, of each the worst."""
+    """What a module says by `liveFace` and `match`, of each the worst; `verifyPair` has them beside the details."""
+    result = _result(module)
     found: dict[str, CheckResult] = {}
-    for detail in _details(module):
+    if a_word(result.get("to-be-reviewed")) not in ("", "no"):
+        found[MATCH] = "review"
+    for detail in (result, *_details(module)):
         for part in (LIVE, MATCH):
             if part in detail:
                 value = an_object(detail[part]).get("value", detail[part])
-                result = YES_NO.get(a_word(value), "review")
-                found[part] = _worst([found.get(part, result), result])
+                said = YES_NO.get(a_word(value), "review")
+                found[part] = _worst([found.get(part, said), said])
     return found
+
+
+def _results(module: Mapping[str, Any]) -> list[CheckResult]:
+    """Everything that a module says."""
+    return [_summary(module), *_said(module).values()]
 
 
 def _faces(module: Mapping[str, Any]) -> Iterator[tuple[str, CheckResult]]:
     """What a module says of the face: that it lives, or that it is the one on the document.
 
-    Of a module whose name says nothing of faces, only what speaks against the person counts.
+    Of a module whose name says nothing of faces, only what does not speak for the person counts.
     """
     said, summary = _said(module), _summary(module)
     named = _document(module) == "selfie"
     if named and not said:
         yield MATCH if _words(module) & {"match", "facematch"} else LIVE, summary
     for part, result in said.items():
-        if named or result == "failed":
+        if named:
             yield part, _worst([summary, result])
+        elif result != "passed":
+            yield part, result
 
 
 def _worst(results: list[CheckResult]) -> CheckResult:
