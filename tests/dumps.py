@@ -13,6 +13,13 @@ from usercore.db import Conn
 # Written by no verb: bookkeeping of migrations.
 LEFT_OUT = ("yoyo_lock", "yoyo_tmp", "_yoyo_log", "_yoyo_migration", "_yoyo_version", "usercore_migrations")
 
+# Say when somebody takes a row up again, and how often somebody did.
+TURNS = frozenset({"looks", "tries", "calls", "leased_until", "next_look_at", "next_try_at", "called_at"})
+# Say who did it: what a person began the sweeper may end.
+WHO = frozenset({"actor_id", "actor_kind", "ip_addr", "ip_mac", "request_id", "trace_id"})
+# Of a call that was made twice there are two records.
+RECORDED_TWICE = frozenset({"+user_audit", "+pii_disclosures"})
+
 # Follow from how many rows came before or from the user's id: not part of what a row says.
 COUNTERS = {("user_audit", "xid"), ("outbox", "id"), ("outbox", "shard")}
 
@@ -81,6 +88,22 @@ def normal(rows: list[Row], names: Mapping[UUID, str], answer: object = None) ->
     return [f"{name} {_text(_masked(content, known, numbers))}" for name, content in entries]
 
 
+def essence(rows: list[Row], names: Mapping[UUID, str]) -> list[str]:
+    """As `normal`, without whose turn it is and who did it, without which rows name each other, each record once."""
+    known = {str(value): f"<{name}>" for value, name in names.items()}
+    kept: list[str] = []
+    for row in rows:
+        columns = {name: value for name, value in _without_counters(row).items() if name not in TURNS | WHO}
+        kept.append(f"{row.sign}{row.table} {_text(_masked(columns, known, None))}")
+    gone = [f"+{text[1:]}" for text in kept if text[0] == "-"]
+    for text in gone:  # a row of which only the turn has changed has not changed
+        if text in kept:
+            kept.remove(text)
+            kept.remove(f"-{text[1:]}")
+    once = {text for text in kept if text.partition(" ")[0] in RECORDED_TWICE}
+    return sorted([*once, *(text for text in kept if text not in once)])
+
+
 def _without_counters(row: Row) -> dict[str, Any]:
     return {name: value for name, value in row.columns.items() if (row.table, name) not in COUNTERS}
 
@@ -94,6 +117,8 @@ def _masked(value: Any, known: Mapping[str, str], numbers: dict[str, str] | None
         return value
     if value.startswith("{"):
         return _masked(msgspec.json.decode(value), known, numbers, column)
+    if column == "next_cursor":
+        return "<cursor>"
     if column == "sealed" or value.startswith("\\x"):
         # A blind index is the same for the same value; everything else in bytes is random or hashes what is.
         return value if column.endswith("_index") else f"<{len(value)} characters>"

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import AsyncGenerator, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import groupby
@@ -120,7 +120,14 @@ class Kill:
 class Steps:
     """Notes where a coroutine, and each task that it starts, suspends; interrupts one suspension, counted from 1."""
 
-    def __init__(self, interruption: Interruption | None = None, at: int = 0) -> None:
+    def __init__(
+        self,
+        interruption: Interruption | None = None,
+        at: int = 0,
+        watch: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    ) -> None:
+        """`watch` is awaited whenever a suspension is over, before the coroutine goes on."""
+        self.watch = watch
         self._interruption = interruption
         self._at = at
         self._tasks: list[asyncio.Task[Any]] = []
@@ -182,6 +189,8 @@ class _Driven(Generic[T]):
                 yield waited
                 if interruption:
                     interruption.resumed()
+                if self._steps.watch is not None:
+                    yield from self._steps.watch().__await__()
             except BaseException as error:
                 go_on = partial(self._coroutine.throw, error)
             else:

@@ -1,105 +1,24 @@
-"""Every verb in the situations that matter, each with what one call of it leaves behind."""
+"""Verbs of users, profiles, consents and preferences, and those of loops that are not KYC's."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from collections.abc import Coroutine
+from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
-from msgspec import Struct, field
-
-from usercore import app, telemetry, worker
+from tests.verbs.world import Call, Case, Subject, World, after
+from usercore import worker
 from usercore.audit import actions as audit
-from usercore.batcher import Batcher
 from usercore.consents import actions as consents
-from usercore.db import Conn, Db
+from usercore.db import Conn
 from usercore.events import AuthAccountDeactivated, AuthCreated
 from usercore.idempotency import Attempt, fingerprint, keep_refusal
-from usercore.kyc import actions as kyc
-from usercore.lapses import actions as lapses
 from usercore.lifecycle import actions as lifecycle
-from usercore.outbox import SYSTEM, Actor, AuditRow
-from usercore.pii.keyring import Keyring
-from usercore.plugins import Evidence, Standing
+from usercore.outbox import SYSTEM
 from usercore.prefs import actions as prefs
 from usercore.prefs.queries import Prefs
 from usercore.profiles import actions as profiles
 from usercore.profiles.profile import AddressPatch, ProfilePatch
-from usercore.profiles.queries import ReadProfileRow
-from usercore.relay import Relay
-from usercore.settings import load
 from usercore.users import actions as users
-
-
-class World(Struct):
-    """The service as far as verbs reach, with a pool of one connection: a verb that keeps it starves the next one."""
-
-    db: Db
-    keyring: Keyring
-    reader: profiles.ProfileReader
-    relay: Relay
-
-
-@asynccontextmanager
-async def opened(environ: Mapping[str, str]) -> AsyncGenerator[World]:
-    settings = load({**environ, "DB_POOL_SIZE": "1"})
-    async with app.opened(settings) as parts:
-        batcher: Batcher[AuditRow, ReadProfileRow | None] = Batcher(
-            parts.db.dedicated, profiles.read_batch, telemetry.metrics.audit_write
-        )
-        relay = Relay(parts.db, settings)
-        try:
-            yield World(parts.db, parts.keyring, profiles.ProfileReader(batcher, parts.keyring), relay)
-        finally:
-            await relay._drop_producer()
-            await batcher.close()
-
-
-class Subject(Struct, frozen=True):
-    """The user of one run, another one, and what else of the run has an id."""
-
-    user: UUID = field(default_factory=uuid4)
-    other: UUID = field(default_factory=uuid4)
-    created: UUID = field(default_factory=uuid4)
-    created_other: UUID = field(default_factory=uuid4)
-    deactivated: UUID = field(default_factory=uuid4)
-    key: UUID = field(default_factory=uuid4)
-
-    @property
-    def names(self) -> dict[UUID, str]:
-        return {getattr(self, name): name for name in self.__struct_fields__}
-
-    @property
-    def actor(self) -> Actor:
-        return Actor(kind="user", id=self.user, ip="203.0.113.7", request_id="request", trace_id="trace")
-
-
-Call = Callable[[World, Subject], Coroutine[Any, Any, object]]
-Given = Callable[[World, Subject, Conn], Awaitable[object]]
-
-
-async def nobody(w: World, s: Subject, owner: Conn) -> None: ...
-
-
-class Case(Struct, frozen=True):
-    """One call of a verb in a situation that `given` makes, and what the call leaves behind.
-
-    `changes` names the tables besides those of audit and outbox. A second call leaves nothing more, unless `repeats`.
-    """
-
-    verb: str
-    situation: str
-    call: Call
-    given: Given = nobody
-    changes: str = ""
-    audit: str = ""
-    events: str = ""
-    repeats: bool = False
-
-    @property
-    def name(self) -> str:
-        return f"{self.verb}: {self.situation}"
-
 
 # Calls ----------------------------------------------------------------------------------------------------------------
 
@@ -171,14 +90,6 @@ def replace_prefs(w: World, s: Subject) -> Coroutine[Any, Any, object]:
 # Situations -----------------------------------------------------------------------------------------------------------
 
 
-def after(*calls: Call) -> Given:
-    async def given(w: World, s: Subject, owner: Conn) -> None:
-        for call in calls:
-            await call(w, s)
-
-    return given
-
-
 def create_without_email(user: str) -> Call:
     return lambda w, s: users.create_user(w.db, w.keyring, getattr(s, user), None, SYSTEM)
 
@@ -202,50 +113,6 @@ async def old_rows(w: World, s: Subject, owner: Conn) -> None:
     await owner.execute("insert into inbox values ('topic', $1, now() - interval '31 days')", s.created)
 
 
-async def a_case(w: World, s: Subject, owner: Conn) -> None:
-    """`s.key` is a case, `s.created` its attempt, which the vendor has taken. Without a PAN, which one of them has."""
-    await after(create)(w, s, owner)
-    async with w.db.begin() as tx:
-        await profiles.keys_of(tx, w.keyring, s.user, "kyc_evidence")
-    await owner.execute(
-        """insert into kyc_cases (id, user_id, vendor, target_tier, initiated_at, expires_at, next_look_at)
-        values ($1, $2, 'acme', 'tier_1', now(), now(), now())""",
-        s.key,
-        s.user,
-    )
-    await owner.execute(
-        """insert into kyc_attempts (id, case_id, vendor, vendor_case_id, state, token_hash, token_enc, created_at)
-        values ($1, $2, 'acme', $4, 'started', sha256(convert_to($4, 'UTF8')), $3, now())""",
-        s.created,
-        s.key,
-        b"\x01" * 64,
-        str(s.created),
-    )
-
-
-RULES = kyc.Rules(
-    tiers={"tier_1": frozenset({"pan"}), "tier_2": frozenset({"address"}), "tier_3": frozenset({"bank"})},
-    validity=timedelta(days=730),
-)
-
-
-def heard(standing: Standing) -> Call:
-    evidence = Evidence(standing=standing, vendor_status="so", checks={"pan": "passed"})
-    return lambda w, s: kyc.apply(
-        w.db, w.keyring, RULES, s.key, kyc.Heard(s.created, "webhook", standing.name, evidence), s.actor
-    )
-
-
-async def approved(w: World, s: Subject, owner: Conn) -> None:
-    await a_case(w, s, owner)
-    await heard(Standing.APPROVED)(w, s)
-
-
-async def lapsed(w: World, s: Subject, owner: Conn) -> None:
-    await approved(w, s, owner)
-    await owner.execute("update kyc_checks set valid_until = now() where user_id = $1", s.user)
-
-
 # The table ------------------------------------------------------------------------------------------------------------
 
 USER = "users user_profiles notification_prefs user_keys"
@@ -253,7 +120,6 @@ CREATE = "users.create_user"
 AUTH = "lifecycle.apply_auth_events"
 UPDATE = "profiles.update_profile"
 CONSENT = "consents.give_consent"
-KYC = "kyc.apply"
 PROFILE = "users user_profiles"
 UPDATED = "profile.read profile.updated"
 EVENT = "user.updated.v1"
@@ -414,61 +280,6 @@ CASES = [
         lambda w, s: audit.keep_partitions(w.db),
         missing_partition,
         "audit_partitions pg_inherits",
-    ),
-    Case(
-        KYC,
-        "approved",
-        heard(Standing.APPROVED),
-        a_case,
-        "users kyc_cases kyc_checks kyc_evidence",
-        "kyc.updated status.changed",
-        "user.kyc.updated.v1 user.verified.v1",
-    ),
-    Case(
-        KYC,
-        "declined",
-        heard(Standing.REJECTED),
-        a_case,
-        "users kyc_cases kyc_checks kyc_evidence",
-        "kyc.updated status.changed",
-        "user.kyc.updated.v1",
-    ),
-    Case(
-        KYC,
-        "fraud after approval",
-        heard(Standing.FRAUD),
-        approved,
-        "users kyc_cases kyc_checks kyc_evidence account_holds",
-        "kyc.updated status.changed hold.placed",
-        "user.kyc.updated.v1 user.frozen.v1",
-    ),
-    Case(KYC, "nothing new", heard(Standing.STARTED), a_case, "kyc_evidence"),
-    Case(
-        "lapses.end_case",
-        "nobody finished it",
-        lambda w, s: lapses.end_case(w.db, RULES, s.key, s.actor),
-        a_case,
-        "users kyc_cases kyc_checks",
-        "kyc.updated status.changed",
-        "user.kyc.updated.v1",
-    ),
-    Case(
-        "lapses.end_validity",
-        "too old",
-        lambda w, s: lapses.end_validity(w.db, RULES, s.user),
-        lapsed,
-        "users kyc_checks account_holds",
-        "kyc.updated hold.placed status.changed",
-        "user.kyc.updated.v1 user.suspended.v1",
-    ),
-    Case(
-        "lapses.end_validities",
-        "one is too old",
-        lambda w, s: lapses.end_validities(w.db, RULES),
-        lapsed,
-        "users kyc_checks account_holds",
-        "kyc.updated hold.placed status.changed",
-        "user.kyc.updated.v1 user.suspended.v1",
     ),
     Case("worker.forget", "old rows", lambda w, s: worker.forget(w.db), old_rows, "idempotency_keys inbox"),
     Case(
