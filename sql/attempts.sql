@@ -43,7 +43,7 @@ set state = 'started', vendor_case_id = :vendor_case_id, hosted_enc = :hosted_en
 where id = :attempt_id;
 
 -- name: set_state
--- An attempt that is over for us: the vendor was not reached, or another one took its place.
+-- An attempt that is over for us: another one took its place.
 update kyc_attempts set state = :state where id = :attempt_id;
 
 -- name: set_case_attempt

@@ -34,23 +34,30 @@ async def a_case(w: World, s: Subject, owner: Conn) -> None:
     await _add_case(w, s, owner, state="started", vendor_case_id=str(s.created))
 
 
-async def a_new_case(w: World, s: Subject, owner: Conn) -> None:
+def a_new_case(vendor: str = "acme") -> Given:
     """As `a_case`, of a whole profile, and the vendor was not called yet."""
-    await after(create, everything)(w, s, owner)
-    await _add_case(w, s, owner, state="starting", vendor_case_id=None)
+
+    async def given(w: World, s: Subject, owner: Conn) -> None:
+        await after(create, everything)(w, s, owner)
+        await _add_case(w, s, owner, state="starting", vendor=vendor)
+
+    return given
 
 
-async def _add_case(w: World, s: Subject, owner: Conn, *, state: str, vendor_case_id: str | None) -> None:
+async def _add_case(
+    w: World, s: Subject, owner: Conn, *, state: str, vendor: str = "acme", vendor_case_id: str | None = None
+) -> None:
     async with w.db.begin() as tx:
         await profiles.keys_of(tx, w.keyring, s.user, "kyc_evidence")
     await owner.execute(
         """insert into kyc_cases (id, user_id, vendor, target_tier, initiated_at, expires_at, next_look_at)
-        values ($1, $2, 'acme', 'tier_1', now(), now() + interval '1 day', now())""",
+        values ($1, $2, $3, 'tier_1', now(), now() + interval '1 day', now())""",
         s.key,
         s.user,
+        vendor,
     )
     async with w.db.begin() as tx:
-        await attempts.add_attempt(tx, w.keyring, s.user, s.key, s.created, "acme", now())
+        await attempts.add_attempt(tx, w.keyring, s.user, s.key, s.created, vendor, now())
     await owner.execute(
         "update kyc_attempts set state = $2::text::kyc_attempt_state, vendor_case_id = $3 where id = $1",
         s.created,
@@ -271,11 +278,22 @@ CASES = [
         START,
         "a new attempt",
         lambda w, s: attempts.start(w.kyc, s.created),
-        a_new_case,
+        a_new_case(),
         STARTED,
         "profile.read",
         steps=2,
         due=due,
+    ),
+    Case(
+        START,
+        "a vendor that is not reached",
+        lambda w, s: attempts.start(w.kyc, s.created),
+        a_new_case("away"),
+        STARTED,
+        "profile.read kyc.updated",
+        steps=4,
+        due=due,
+        others=sweep,
     ),
     Case("attempts.look", "approved", look, a_case, f"{HEARD} kyc_artifacts", ENDED, VERIFIED),
     Case(
@@ -286,7 +304,7 @@ CASES = [
     ),
     Case("attempts.lease", "free", lambda w, s: attempts.lease(w.kyc, s.key), a_case, "kyc_cases"),
     Case("attempts.free", "leased", lambda w, s: attempts.free(w.kyc, s.key), leased, "kyc_cases"),
-    Case(SWEEP, "one to start", sweep, a_new_case, STARTED, "profile.read", steps=2, due=due),
+    Case(SWEEP, "one to start", sweep, a_new_case(), STARTED, "profile.read", steps=2, due=due),
     Case(SWEEP, "one to ask about", sweep, a_case, f"{HEARD} kyc_artifacts", ENDED, VERIFIED, steps=1, due=due),
     Case("webhooks.receive", "new", received(hint=False), a_case, "webhook_inbox"),
     Case(

@@ -24,6 +24,7 @@ from usercore.pii.keyring import Keyring
 from usercore.plugins import (
     Artifact,
     Attempt,
+    Check,
     Evidence,
     Http,
     Standing,
@@ -32,6 +33,7 @@ from usercore.plugins import (
     VendorPending,
     VendorSettings,
     VendorSpec,
+    VendorUnavailable,
     WebhookEvent,
 )
 from usercore.plugins.distributions import Installed
@@ -74,6 +76,14 @@ def signed(event: WebhookEvent) -> tuple[list[tuple[bytes, bytes]], bytes]:
     return [(b"x-webhook-signature", hmac.digest(SECRET.encode(), body, "sha256").hex().encode())], body
 
 
+class Away(Acme):
+    """A vendor that nobody reaches."""
+
+    async def start(self, request: StartRequest) -> Started:
+        await asyncio.sleep(0)
+        raise VendorUnavailable(reached=False)
+
+
 class Papers(Documents):
     """Where Acme keeps its documents."""
 
@@ -85,25 +95,26 @@ class Papers(Documents):
         return Fetched(hashlib.sha256(PAPER).hexdigest(), len(PAPER), "image/jpeg")
 
 
-def _factory(settings: VendorSettings, http: Http) -> Acme:
-    return Acme()
+def vendor(kyc: Acme, name: str = "acme", *checks: Check) -> Vendor:
+    """The vendor, enabled; it verifies PANs unless it is said what else."""
 
+    def made(settings: VendorSettings, http: Http) -> Acme:
+        return kyc
 
-def _acme() -> Vendor:
     spec = VendorSpec(
-        name="acme",
+        name=name,
         api_version=1,
-        title="Acme",
+        title=name.title(),
         settings=VendorSettings,
-        checks=frozenset({"pan"}),
+        checks=frozenset(checks or ("pan",)),
         discloses=frozenset({"first_name", "pan_number"}),
         webhook_schemes=frozenset({"hmac"}),
-        factory=_factory,
+        factory=made,
     )
-    installed = Installed(spec=spec, distribution="acme", version="1", source="tests")
+    installed = Installed(spec=spec, distribution=name, version="1", source="tests")
     webhook = WebhookConfig(scheme="hmac", secrets=(SECRET,))
     enabled = Enabled(installed=installed, settings=VendorSettings(), webhook=webhook)
-    return Vendor(enabled=enabled, kyc=Guarded("acme", Acme(), telemetry.metrics))
+    return Vendor(enabled=enabled, kyc=Guarded(name, kyc, telemetry.metrics))
 
 
 RULES = Rules(
@@ -137,7 +148,7 @@ async def opened(environ: Mapping[str, str]) -> AsyncGenerator[World]:
                 parts.keyring,
                 profiles.ProfileReader(batcher, parts.keyring),
                 relay,
-                replace(parts.kyc, vendors={"acme": _acme()}, rules=RULES),
+                replace(parts.kyc, vendors={"acme": vendor(Acme()), "away": vendor(Away(), "away")}, rules=RULES),
                 replace(parts.artifacts, documents=Papers()),
             )
         finally:

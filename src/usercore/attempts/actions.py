@@ -201,7 +201,7 @@ async def _fail_over(kyc: Kyc, work: Work, actor: Actor) -> UUID | None:
         able = [vendor for vendor in kyc.able(work.request.checks) if vendor.name not in tried]
         if not able:
             return None
-        await queries.set_state(tx, attempt_id=work.attempt.id, state="failed")
+        await queries.set_state(tx, attempt_id=work.attempt.id, state="superseded")
         attempt_id = new_event_id()
         await add_attempt(tx, kyc.keyring, case.user_id, case.id, attempt_id, able[0].name, at)
         await queries.set_case_attempt(
