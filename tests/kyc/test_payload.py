@@ -37,5 +37,17 @@ def test_ids_stay_as_they_are() -> None:
     assert found == {"internalId": own, "uid": "XXXXXXXX0124"}
 
 
+@pytest.mark.parametrize(
+    "shape", ["{}", "pending-{}", "{} 3", "https://vendor.example.in/v1/{}/result?id={}", "tx_({})"]
+)
+def test_ids_within_text_stay_as_they_are(shape: str) -> None:
+    own = "01a214e1-4097-7245-9090-405a352a0f0b"
+    body = msgspec.json.encode({"transactionId": shape.replace("{}", own), "uid": NUMBER})
+    assert msgspec.json.decode(without_aadhaar(body)) == {
+        "transactionId": shape.replace("{}", own),
+        "uid": "XXXXXXXX0124",
+    }
+
+
 def test_text_that_is_no_json_is_masked_all_the_same() -> None:
     assert without_aadhaar(f"uid={NUMBER}".encode()) == b"uid=XXXXXXXX0124"

@@ -102,3 +102,11 @@ def test_two_numbers_are_both_masked(one: str, two: str):
 @given(st.text(max_size=60))
 def test_any_text_is_masked_without_an_error(text: str):
     assert len(aadhaar.mask(text)) == len(text)
+
+
+def test_a_uuid_is_no_number_but_one_beside_it_is() -> None:
+    own = "01a214e1-4097-7245-9090-405a352a0f0b"
+    assert aadhaar.contains("4097-7245-9090")
+    assert (
+        aadhaar.mask(f"{own} 4097-7245-9090 {own}x") == f"{own} XXXX-XXXX-9090 {own.replace('4097-7245', 'XXXX-XXXX')}x"
+    )

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 _GAP = r"[\s\u00a0\u2010-\u2015\u2212\-]{0,3}"
 _CANDIDATE = re.compile(rf"(?<!\d)(?=(\d(?:{_GAP}\d){{11}})(?!\d))")
 _DIGIT = re.compile(r"\d")
+_UUID = re.compile(r"(?<![0-9A-Za-z])[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}(?![0-9A-Za-z])")
 
 # Verhoeff (1969): multiplication in the dihedral group D5, and the permutation that is applied once per position.
 _PRODUCT = (
@@ -44,11 +45,20 @@ def has_check_digit(digits: str) -> bool:
 
 
 def find(text: str) -> Iterator[tuple[int, int]]:
-    """Start and end of each Aadhaar number: first digit 2-9, Verhoeff-valid. One in twelve random ones is, too."""
+    """Start and end of each Aadhaar number: first digit 2-9, Verhoeff-valid. One in twelve random ones is, too.
+
+    Not inside a UUID, whose groups are digits by chance: an id that was masked would name nothing any more.
+    """
+    ids: list[tuple[int, int]] | None = None
     for match in _CANDIDATE.finditer(text):
         digits = "".join(str(unicodedata.digit(digit)) for digit in _DIGIT.findall(match[1]))
-        if digits[0] not in "01" and has_check_digit(digits):
-            yield match.span(1)
+        if digits[0] in "01" or not has_check_digit(digits):
+            continue
+        if ids is None:
+            ids = [found.span() for found in _UUID.finditer(text)]
+        start, end = match.span(1)
+        if not any(first <= start and end <= last for first, last in ids):
+            yield start, end
 
 
 def contains(text: str) -> bool:
