@@ -9,6 +9,7 @@ from aiokafka.errors import KafkaError
 
 from usercore import telemetry
 from usercore.db import outside_transaction
+from usercore.loops import is_told_to_end
 from usercore.settings import Settings
 
 log = telemetry.logger(__name__)
@@ -79,10 +80,14 @@ async def stop(client: AIOKafkaConsumer | AIOKafkaProducer) -> None:
     try:
         async with asyncio.timeout(STOP_TIMEOUT_S):
             await client.stop()
-    except AWAY as error:
+    except (*AWAY, asyncio.CancelledError) as error:
+        if is_told_to_end():
+            raise
         log.warning("kafka_client_not_stopped", error)
         if isinstance(client, AIOKafkaProducer):
             await _abandon(client)
+        else:
+            await client._client.close()  # pyright: ignore[reportPrivateUsage] - its connections would stay open
 
 
 async def _abandon(producer: AIOKafkaProducer) -> None:

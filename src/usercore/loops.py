@@ -11,6 +11,8 @@ from usercore.errors import ServiceUnavailable
 
 log = telemetry.logger(__name__)
 
+Loop = Callable[[asyncio.Event], Awaitable[None]]
+
 CRASH_PAUSE_S = 1.0
 """A loop that raised what it does not know is started again after this."""
 
@@ -37,11 +39,23 @@ async def every(seconds: float, once: Callable[[], Awaitable[None]], stop: async
         await wait(stop, seconds * _jitter.uniform(0.8, 1.2))
 
 
-async def keep_running(name: str, loop: Callable[[asyncio.Event], Awaitable[None]], stop: asyncio.Event) -> None:
+async def keep_running(name: str, loop: Loop, stop: asyncio.Event) -> None:
     """Run `loop`, and again when it breaks: one loop's bug must not stop the others."""
     while not stop.is_set():
         try:
             await loop(stop)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if is_told_to_end():
+                raise
             log.error("loop_crashed", error, component=name)
             await wait(stop, CRASH_PAUSE_S)
+
+
+def is_told_to_end() -> bool:
+    """Whether somebody has cancelled the current task.
+
+    Without that a CancelledError is a library's, which awaited a task of its own that it had cancelled: as aiokafka
+    does when its broker dies. Let through it would end the loop without a word.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
