@@ -35,6 +35,7 @@ from usercore.plugins import (
     VendorSpec,
     VendorUnavailable,
     WebhookEvent,
+    WebhookScheme,
 )
 from usercore.plugins.distributions import Installed
 from usercore.plugins.documents import Documents, Fetched
@@ -95,7 +96,7 @@ class Papers(Documents):
         return Fetched(hashlib.sha256(PAPER).hexdigest(), len(PAPER), "image/jpeg")
 
 
-def vendor(kyc: Acme, name: str = "acme", *checks: Check) -> Vendor:
+def vendor(kyc: Acme, name: str = "acme", *checks: Check, scheme: WebhookScheme = "hmac") -> Vendor:
     """The vendor, enabled; it verifies PANs unless it is said what else."""
 
     def made(settings: VendorSettings, http: Http) -> Acme:
@@ -108,11 +109,11 @@ def vendor(kyc: Acme, name: str = "acme", *checks: Check) -> Vendor:
         settings=VendorSettings,
         checks=frozenset(checks or ("pan",)),
         discloses=frozenset({"first_name", "pan_number"}),
-        webhook_schemes=frozenset({"hmac"}),
+        webhook_schemes=frozenset({scheme}),
         factory=made,
     )
     installed = Installed(spec=spec, distribution=name, version="1", source="tests")
-    webhook = WebhookConfig(scheme="hmac", secrets=(SECRET,))
+    webhook = WebhookConfig(scheme=scheme, secrets=(SECRET,))
     enabled = Enabled(installed=installed, settings=VendorSettings(), webhook=webhook)
     return Vendor(enabled=enabled, kyc=Guarded(name, kyc, telemetry.metrics))
 
