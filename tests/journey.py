@@ -78,6 +78,10 @@ class Journey:
         self._producer = producer
         self._worker = worker
 
+    def somebody(self) -> Person:
+        """Another account of the same person."""
+        return self._person(uuid4())
+
     def _person(self, sub: UUID) -> Person:
         person = Person(self.api, sub, V["email"])
         name, phone = V["name in the token"], f"+91{V['phone']}"

@@ -66,6 +66,17 @@ V: Mapping[str, str] = {
     "bad version": "zyx version of 1 text",
     "refused avatar_url": "https://avatars.leak-probe.example/refused-by-the-database",
     "changed email": "changed.zyx.probe@leak-probe.example",
+    # What a verification deals with.
+    "Aadhaar that a vendor sends": "740552648362",
+    "another pan_number": "ZQYPV7392K",
+    "account number": "73918462051793",
+    "ifsc": "ZQXV0739158",
+    "bad account number": "zyx-account-7391846",
+    "bad ifsc": "zyxifsc-00917",
+    "name on a card": "Wxyzanthe Cardholderovitch",
+    "reason of a vendor": "zyx reason: smudged hologram 7q",
+    "note of a reviewer": "zyx note: called her brother at the quay, vq82",
+    "e-mail of a reviewer": "reviewer.zyx@leak-probe.example",
     # Events that are poison.
     "poison text": "zyx-poison-not-json",
     "poison email": "zyx poison without at sign",

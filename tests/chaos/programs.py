@@ -24,8 +24,8 @@ from usercore.settings import Settings
 class Program:
     """`python -m usercore …` as an operator starts it, in a folder of its own."""
 
-    def __init__(self, home: Path, arguments: Sequence[str], environ: Mapping[str, str]) -> None:
-        self.port = free_port()
+    def __init__(self, home: Path, arguments: Sequence[str], environ: Mapping[str, str], port: int = 0) -> None:
+        self.port = port or free_port()
         """Of the API with `serve`, of operations with `work`."""
         self._home = home
         # `-P`: nothing is imported from the folder that it works in.

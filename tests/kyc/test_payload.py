@@ -1,8 +1,14 @@
 """Whole Aadhaar numbers are gone from a message before it is kept; everything else stays."""
 
+from datetime import date
+from typing import Any
+
 import msgspec
 import pytest
+from kyc_signzy.sandbox import Account, SignzySandbox
 
+from tests.kyc.conftest import World
+from usercore.pii.keyring import UserKeys
 from usercore.webhooks.payload import without_aadhaar
 
 NUMBER = "234567890124"
@@ -51,3 +57,29 @@ def test_ids_within_text_stay_as_they_are(shape: str) -> None:
 
 def test_text_that_is_no_json_is_masked_all_the_same() -> None:
     assert without_aadhaar(f"uid={NUMBER}".encode()) == b"uid=XXXXXXXX0124"
+
+
+async def test_a_vendor_that_sends_whole_numbers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of what is sealed anywhere has it: not the message, not the evidence, not a field that it fills in."""
+    sandbox = world.sandboxes["signzy"]
+    assert isinstance(sandbox, SignzySandbox)
+    sandbox._account = Account(unmasked=True)
+    sealed: list[str] = []
+    seal = UserKeys.seal
+
+    def noting(keys: UserKeys, field: Any, value: str) -> Any:
+        sealed.append(value)
+        return seal(keys, field, value)
+
+    monkeypatch.setattr(UserKeys, "seal", noting)
+    asha = await world.person()
+    await world.verified(asha, "tier_1")
+    identity = {"aadhaar_number": NUMBER, "date_of_birth": str(date(1994, 8, 12))}
+    await world.control("signzy", "next", outcome="approve", identity=identity)
+    await world.initiate(asha, target_tier="tier_2")
+    await world.becomes(asha, "approved")
+    told = [case.deliveries for case in sandbox.cases.values()]
+    assert [delivery["statuses"] for deliveries in told for delivery in deliveries] == [[200]]
+    assert any("consentComplete" in value and "XXXXXXXX0124" in value for value in sealed)
+    assert [value for value in sealed if NUMBER in value or NUMBER[:8] in value] == []
+    assert (await asha.get()).json()["profile"]["aadhaar_last4"] == "0124"
