@@ -123,6 +123,16 @@ dlq-list *args:
 dlq-replay *args:
     usercore dlq-replay "$@"
 
+# Apply webhooks that were not applied: prints a plan, needs --execute
+[group('operate')]
+webhook-replay *args:
+    usercore webhook-replay "$@"
+
+# Ask the vendors now about open KYC cases: prints a plan, needs --execute
+[group('operate')]
+kyc-reconcile *args:
+    usercore kyc-reconcile "$@"
+
 # Look at the machine and the stack, and say what to do about what is wrong
 [group('operate')]
 doctor *args:

@@ -56,21 +56,6 @@ where id = :case_id;
 -- When the sweeper takes the case up again.
 update kyc_cases set next_look_at = :at, looks = looks + 1, leased_until = null where id = :case_id;
 
--- name: take_due_cases
--- Open cases that are due, each for one sweeper at a time.
-update kyc_cases
-set leased_until = :leased_until
-where id in (
-    select c.id
-    from kyc_cases c
-    where c.status in ('initiated', 'documents_submitted', 'in_review') and c.next_look_at <= :at
-        and (c.leased_until is null or c.leased_until <= :at)
-    order by c.next_look_at
-    limit :most
-    for update skip locked
-)
-returning id;
-
 -- name: take_lease
 -- The right to ask the vendor about a case; false for whoever comes while somebody does.
 update kyc_cases set leased_until = :leased_until
@@ -81,6 +66,6 @@ returning true;
 -- Give the lease back.
 update kyc_cases set leased_until = null where id = :case_id;
 
--- name: get_due_case
--- What a sweeper needs to know of a case.
-select c.id, c.status, c.target_tier, c.expires_at, c.looks from kyc_cases c where c.id = :case_id;
+-- name: get_target_tier
+-- Which step a case is for.
+select c.target_tier from kyc_cases c where c.id = :case_id;

@@ -27,10 +27,14 @@ where id in (
 returning id, vendor, attempt_id, authentic_body, body_enc, headers_enc, day, tries, request_id, traceparent, received_at;
 
 -- name: set_applied
--- Done with it: what it said is evidence now, or never will be.
+-- Done with it: what it said is evidence now.
 update webhook_inbox
-set state = :state, body_enc = null, headers_enc = null, next_try_at = null, applied_at = :at
+set state = 'applied', body_enc = null, headers_enc = null, next_try_at = null, applied_at = :at
 where id = :message_id;
+
+-- name: set_given_up
+-- It came to nothing, and is kept for a week for whoever mends the reason.
+update webhook_inbox set state = :state, next_try_at = null, applied_at = :at where id = :message_id;
 
 -- name: set_next_try
 -- Later: the vendor cannot be had, or we do not know the attempt yet.

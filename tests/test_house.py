@@ -283,6 +283,11 @@ CONTRACT_RECIPES = {
     "doctor",
     "config",
     "lock",
+    "vendors",
+    "vendor-check",
+    "new-vendor",
+    "webhook-replay",
+    "kyc-reconcile",
 }
 
 

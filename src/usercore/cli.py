@@ -22,6 +22,8 @@ COMMANDS = {
     "outbox-status": "messages",
     "dlq-list": "messages",
     "dlq-replay": "messages",
+    "webhook-replay": "upkeep",
+    "kyc-reconcile": "upkeep",
     "vendors": "vendors",
     "vendor-check": "vendors",
     "new-vendor": "vendors",

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from usercore import loops, telemetry
 from usercore.artifacts.actions import Artifacts, fetch_waiting
-from usercore.attempts.actions import Kyc, fresh_url, sweep
+from usercore.attempts.actions import Kyc, fresh_url
 from usercore.audit.actions import keep_partitions
 from usercore.consumer import AuthConsumer
 from usercore.db import Db
@@ -21,6 +21,7 @@ from usercore.outbox import get_backlog, take_consumed
 from usercore.pii.keyring import Keyring
 from usercore.relay import Relay
 from usercore.settings import Settings
+from usercore.upkeep.actions import sweep
 from usercore.webhooks.actions import apply_waiting, forget_old
 
 log = telemetry.logger(__name__)

@@ -1,11 +1,12 @@
 """Verbs of KYC: cases, attempts, webhooks, reviews, documents, lapses."""
 
 from collections.abc import Coroutine
+from datetime import timedelta
 from typing import Any
 
 from msgspec.structs import replace
 
-from tests.verbs.users import attempt, create, everything
+from tests.verbs.users import attempt, create, everything, patched
 from tests.verbs.world import RULES, Call, Case, Given, Subject, World, after, signed
 from usercore.artifacts import actions as artifacts
 from usercore.artifacts.actions import Reading, add_artifacts
@@ -19,7 +20,9 @@ from usercore.outbox import Actor
 from usercore.pii.sealed import Sealed
 from usercore.plugins import Artifact, Evidence, Standing, WebhookEvent
 from usercore.profiles import actions as profiles
+from usercore.profiles.profile import ProfilePatch
 from usercore.reviews import actions as reviews
+from usercore.upkeep import actions as upkeep
 from usercore.users.actions import lock_user
 from usercore.verification import actions as verification
 from usercore.verification.actions import Initiate
@@ -34,11 +37,11 @@ async def a_case(w: World, s: Subject, owner: Conn) -> None:
     await _add_case(w, s, owner, state="started", vendor_case_id=str(s.created))
 
 
-def a_new_case(vendor: str = "acme") -> Given:
-    """As `a_case`, of a whole profile, and the vendor was not called yet."""
+def a_new_case(vendor: str = "acme", profile: Call = everything) -> Given:
+    """As `a_case`, and the vendor was not called yet."""
 
     async def given(w: World, s: Subject, owner: Conn) -> None:
-        await after(create, everything)(w, s, owner)
+        await after(create, profile)(w, s, owner)
         await _add_case(w, s, owner, state="starting", vendor=vendor)
 
     return given
@@ -116,6 +119,15 @@ def a_message(*, hint: bool) -> Given:
     return given
 
 
+async def an_unclaimed_message(w: World, s: Subject, owner: Conn) -> None:
+    await a_message(hint=True)(w, s, owner)
+    await owner.execute(
+        "update webhook_inbox set id = $1, state = 'unclaimed', tries = 7 where dedupe_key = $2",
+        s.created_other,
+        str(s.created),
+    )
+
+
 async def old_message(w: World, s: Subject, owner: Conn) -> None:
     await a_message(hint=True)(w, s, owner)
     await owner.execute(
@@ -165,7 +177,7 @@ def fetch_waiting(w: World, s: Subject) -> Coroutine[Any, Any, object]:
 
 
 def sweep(w: World, s: Subject) -> Coroutine[Any, Any, object]:
-    return attempts.sweep(w.kyc)
+    return upkeep.sweep(w.kyc)
 
 
 def look(w: World, s: Subject) -> Coroutine[Any, Any, object]:
@@ -193,7 +205,7 @@ async def without_bytes(reading: Reading) -> object:
 APPLY = "kyc.apply"
 INITIATE = "verification.initiate"
 START = "attempts.start"
-SWEEP = "attempts.sweep"
+SWEEP = "upkeep.sweep"
 WEBHOOKS = "webhooks.apply_waiting"
 DECIDE = "reviews.decide"
 CASE = "users kyc_cases kyc_checks"
@@ -286,6 +298,17 @@ CASES = [
     ),
     Case(
         START,
+        "a vendor that answers at once",
+        lambda w, s: attempts.start(w.kyc, s.created),
+        a_new_case("quick", patched(ProfilePatch(first_name="Asha"))),  # without a PAN, which one of them has
+        f"{STARTED} {HEARD}",
+        f"profile.read {ENDED}",
+        VERIFIED,
+        steps=2,
+        due=due,
+    ),
+    Case(
+        START,
         "a vendor that is not reached",
         lambda w, s: attempts.start(w.kyc, s.created),
         a_new_case("away"),
@@ -304,8 +327,39 @@ CASES = [
     ),
     Case("attempts.lease", "free", lambda w, s: attempts.lease(w.kyc, s.key), a_case, "kyc_cases"),
     Case("attempts.free", "leased", lambda w, s: attempts.free(w.kyc, s.key), leased, "kyc_cases"),
+    Case("attempts.postpone", "leased", lambda w, s: attempts.postpone(w.kyc, s.key, 30), leased, "kyc_cases"),
     Case(SWEEP, "one to start", sweep, a_new_case(), STARTED, "profile.read", steps=2, due=due),
     Case(SWEEP, "one to ask about", sweep, a_case, f"{HEARD} kyc_artifacts", ENDED, VERIFIED, steps=1, due=due),
+    Case(
+        "upkeep.reconcile",
+        "one to ask about",
+        lambda w, s: upkeep.reconcile(w.kyc, s.key),
+        a_case,
+        f"{HEARD} kyc_artifacts",
+        ENDED,
+        VERIFIED,
+        steps=1,
+        due=due,
+    ),
+    Case(
+        "upkeep.list_open_cases",
+        "one is open",
+        lambda w, s: upkeep.list_open_cases(w.db, None, timedelta(), 1),
+        a_case,
+    ),
+    Case(
+        "upkeep.list_messages",
+        "one waits",
+        lambda w, s: upkeep.list_messages(w.db, None, 1),
+        a_message(hint=True),
+    ),
+    Case(
+        "upkeep.replay",
+        "one that nobody claimed",
+        lambda w, s: upkeep.replay(w.db, [s.created_other]),
+        an_unclaimed_message,
+        "webhook_inbox",
+    ),
     Case("webhooks.receive", "new", received(hint=False), a_case, "webhook_inbox"),
     Case(
         WEBHOOKS,

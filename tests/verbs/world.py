@@ -77,6 +77,14 @@ def signed(event: WebhookEvent) -> tuple[list[tuple[bytes, bytes]], bytes]:
     return [(b"x-webhook-signature", hmac.digest(SECRET.encode(), body, "sha256").hex().encode())], body
 
 
+class Quick(Acme):
+    """A vendor that has the result when it has the question."""
+
+    async def start(self, request: StartRequest) -> Started:
+        evidence = Evidence(standing=Standing.APPROVED, vendor_status="so", checks={"pan": "passed"})
+        return Started(vendor_case_id=str(request.attempt_id), evidence=evidence)
+
+
 class Away(Acme):
     """A vendor that nobody reaches."""
 
@@ -149,7 +157,13 @@ async def opened(environ: Mapping[str, str]) -> AsyncGenerator[World]:
                 parts.keyring,
                 profiles.ProfileReader(batcher, parts.keyring),
                 relay,
-                replace(parts.kyc, vendors={"acme": vendor(Acme()), "away": vendor(Away(), "away")}, rules=RULES),
+                replace(
+                    parts.kyc,
+                    vendors={
+                        each.name: each for each in (vendor(Acme()), vendor(Away(), "away"), vendor(Quick(), "quick"))
+                    },
+                    rules=RULES,
+                ),
                 replace(parts.artifacts, documents=Papers()),
             )
         finally:

@@ -4,7 +4,6 @@ A start is two transactions with a state between them: the attempt is written be
 the vendor said is written after. Whoever dies in between leaves an attempt that the sweeper takes up with the same id.
 """
 
-import asyncio
 from contextlib import suppress
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -13,13 +12,12 @@ import msgspec
 
 from usercore import telemetry
 from usercore.attempts import queries
-from usercore.attempts.queries import AttemptRow, NewAttempt
+from usercore.attempts.queries import AttemptRow, AttemptState, NewAttempt
 from usercore.attempts.work import CALL_S, Hosted, Kyc, Work, disclosed
 from usercore.db import Conn
 from usercore.disclosures.actions import disclose
 from usercore.events import new_event_id, now
 from usercore.kyc.actions import OPEN, Heard, Settled, apply, event_of, hear, lock
-from usercore.lapses.actions import end_case
 from usercore.outbox import SYSTEM, Actor, Change, record
 from usercore.pii import classification as pii
 from usercore.pii.keyring import Keyring
@@ -33,7 +31,6 @@ from usercore.plugins import (
     StartRequest,
     VendorAuthError,
     VendorError,
-    VendorPending,
     VendorRejected,
     VendorUnavailable,
 )
@@ -47,12 +44,14 @@ LEASE_S = 20
 FIRST_LOOK_S = 30
 """After a start; a webhook is usually there before."""
 LONGEST_PAUSE_S = 1800
-SWEEP = 5
-"""Cases at once: whoever waits for a webhook goes before those whom we only ask about."""
 
 __all__ = [
     "CALL_S",
+    "FIRST_LOOK_S",
+    "LEASE_S",
+    "LONGEST_PAUSE_S",
     "AttemptRow",
+    "AttemptState",
     "Hosted",
     "Kyc",
     "add_attempt",
@@ -62,8 +61,10 @@ __all__ = [
     "fresh_url",
     "lease",
     "look",
+    "newest_attempt",
+    "postpone",
+    "report",
     "start",
-    "sweep",
 ]
 
 
@@ -104,15 +105,15 @@ async def start(kyc: Kyc, attempt_id: UUID, actor: Actor = SYSTEM) -> None:
             if not error.reached:
                 trying = await _fail_over(kyc, work, actor)
             if trying is None:
-                await _postpone(kyc, work.case_id, error.retry_after_s or FIRST_LOOK_S)
+                await postpone(kyc, work.case_id, error.retry_after_s or FIRST_LOOK_S)
         except VendorRejected as refusal:
             evidence = Evidence(standing=Standing.REJECTED, vendor_status="refused", rejection_code=refusal.code)
             await apply(
                 kyc.db, kyc.keyring, kyc.rules, work.case_id, Heard(work.attempt.id, "start", "start", evidence), actor
             )
         except VendorError as error:
-            _report("vendor_start_failed", error, work.vendor, work.case_id)
-            await _postpone(kyc, work.case_id, LONGEST_PAUSE_S if isinstance(error, VendorAuthError) else FIRST_LOOK_S)
+            report("vendor_start_failed", error, work.vendor, work.case_id)
+            await postpone(kyc, work.case_id, LONGEST_PAUSE_S if isinstance(error, VendorAuthError) else FIRST_LOOK_S)
         else:
             await _keep(kyc, work, started, actor)
 
@@ -241,9 +242,9 @@ async def _ask(kyc: Kyc, attempt: AttemptRow) -> Evidence:
     if vendor is None or attempt.vendor_case_id is None:
         raise VendorUnavailable
     async with kyc.db.read() as conn:
-        case = await queries.get_due_case(conn, case_id=attempt.case_id)
-    assert case is not None
-    checks = kyc.rules.tiers[case.target_tier]
+        tier = await queries.get_target_tier(conn, case_id=attempt.case_id)
+    assert tier is not None
+    checks = kyc.rules.tiers[tier]
     return await vendor.kyc.fetch(Attempt(attempt_id=attempt.id, vendor_case_id=attempt.vendor_case_id, checks=checks))
 
 
@@ -278,42 +279,17 @@ async def free(kyc: Kyc, case_id: UUID) -> None:
         await queries.set_free(tx, case_id=case_id)
 
 
-async def sweep(kyc: Kyc) -> int:
-    """Take up open cases that are due: start, ask, expire. The number of cases."""
-    at = now()
-    async with kyc.db.begin() as tx:
-        due = await queries.take_due_cases(tx, at=at, leased_until=at + timedelta(seconds=LEASE_S), most=SWEEP)
-    await asyncio.gather(*(_take_up(kyc, case_id) for case_id in due))
-    return len(due)
+async def newest_attempt(conn: Conn, case_id: UUID) -> AttemptRow | None:
+    """The newest attempt of a case that may still come to something."""
+    attempts = await queries.list_attempts(conn, case_id=case_id)
+    return next((each for each in reversed(attempts) if each.state in ("starting", "started")), None)
 
 
-async def _take_up(kyc: Kyc, case_id: UUID) -> None:
-    async with kyc.db.read() as conn:
-        case = await queries.get_due_case(conn, case_id=case_id)
-        attempts = await queries.list_attempts(conn, case_id=case_id)
-    assert case is not None
-    attempt = next((each for each in reversed(attempts) if each.state in ("starting", "started")), None)
-    stale = case.expires_at <= now() and case.status != "in_review"
-    pause_s: float = min(FIRST_LOOK_S * 2 ** min(case.looks, 8), LONGEST_PAUSE_S)
-    try:
-        if attempt is not None and attempt.state == "starting" and not stale:
-            await start(kyc, attempt.id)
-        elif attempt is not None and attempt.state == "started":
-            await look(kyc, attempt)  # also before it is expired: the webhook may have been lost
-    except VendorPending:
-        pass
-    except VendorError as error:
-        _report("vendor_look_failed", error, kyc.vendors.get(attempt.vendor) if attempt else None, case_id)
-        stale = stale and not isinstance(error, VendorUnavailable)
-    if stale:
-        await end_case(kyc.db, kyc.rules, case_id, SYSTEM)
-    await _postpone(kyc, case_id, pause_s)
-
-
-async def _postpone(kyc: Kyc, case_id: UUID, seconds: float) -> None:
+async def postpone(kyc: Kyc, case_id: UUID, seconds: float) -> None:
+    """Nobody need look after the case for so long; the lease is given back."""
     async with kyc.db.begin() as tx:
         await queries.set_next_look(tx, case_id=case_id, at=now() + timedelta(seconds=seconds))
 
 
-def _report(event: str, error: VendorError, vendor: Vendor | None, case_id: UUID) -> None:
+def report(event: str, error: VendorError, vendor: Vendor | None, case_id: UUID) -> None:
     log.warning(event, error, vendor=None if vendor is None else vendor.name, kyc_case_id=case_id)

@@ -7,7 +7,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from usercore.db import Conn, Sql
-from usercore.events import KycCaseStatus, KycTier
+from usercore.events import KycTier
 from usercore.pii.sealed import Sealed
 
 sql = Sql("attempts")
@@ -36,14 +36,6 @@ class AttemptRow(Struct, frozen=True):
     hosted_enc: Sealed | None
     expires_at: datetime | None
     calls: int
-
-
-class DueCase(Struct, frozen=True):
-    id: UUID
-    status: KycCaseStatus
-    target_tier: KycTier
-    expires_at: datetime
-    looks: int
 
 
 @sql
@@ -97,10 +89,6 @@ async def set_next_look(conn: Conn, *, case_id: UUID, at: datetime) -> None: ...
 
 
 @sql
-async def take_due_cases(conn: Conn, *, at: datetime, leased_until: datetime, most: int) -> list[UUID]: ...
-
-
-@sql
 async def take_lease(conn: Conn, *, case_id: UUID, at: datetime, leased_until: datetime) -> bool | None: ...
 
 
@@ -109,4 +97,4 @@ async def set_free(conn: Conn, *, case_id: UUID) -> None: ...
 
 
 @sql
-async def get_due_case(conn: Conn, *, case_id: UUID) -> DueCase | None: ...
+async def get_target_tier(conn: Conn, *, case_id: UUID) -> KycTier | None: ...

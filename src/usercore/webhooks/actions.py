@@ -187,7 +187,10 @@ async def _applied(kyc: Kyc, message: MessageRow) -> WebhookState | None:
 async def _done(kyc: Kyc, message: MessageRow, state: WebhookState) -> None:
     at = now()
     async with kyc.db.begin() as tx:
-        await queries.set_applied(tx, message_id=message.id, state=state, at=at)
+        if state == "applied":
+            await queries.set_applied(tx, message_id=message.id, at=at)
+        else:
+            await queries.set_given_up(tx, message_id=message.id, state=state, at=at)
     telemetry.metrics.webhook_applied(message.vendor, state, (at - message.received_at).total_seconds())
 
 

@@ -60,7 +60,11 @@ async def take_waiting(conn: Conn, *, at: datetime, leased_until: datetime, most
 
 
 @sql
-async def set_applied(conn: Conn, *, message_id: UUID, state: WebhookState, at: datetime) -> None: ...
+async def set_applied(conn: Conn, *, message_id: UUID, at: datetime) -> None: ...
+
+
+@sql
+async def set_given_up(conn: Conn, *, message_id: UUID, state: WebhookState, at: datetime) -> None: ...
 
 
 @sql
