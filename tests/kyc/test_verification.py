@@ -1,8 +1,10 @@
 """A person's way through verification: initiate, status, resubmit, the webhook that brings the result."""
 
+import asyncio
+
 import pytest
 
-from tests.kyc.conftest import World
+from tests.kyc.conftest import PROFILE, World
 from tests.trail import actions_of, events_of
 from tests.waiting import eventually
 from usercore import telemetry
@@ -140,3 +142,33 @@ async def test_an_idempotent_start_shows_the_case_as_it_is_now(world: World) -> 
     assert again.json()["status"] == "approved"
     other = await asha.send("POST", "/v1/kyc/initiate", json={"target_tier": "tier_2"}, headers=key)
     assert other.code == "idempotency_mismatch"
+
+
+async def test_an_idempotent_refusal_stays_one(world: World) -> None:
+    """The same request again gets the same answer, although it would go well by now; another key does."""
+    asha = world.client.user()
+    key = {"Idempotency-Key": "one"}
+    first = await asha.send("POST", "/v1/kyc/initiate", json={}, headers=key)
+    assert (first.status, first.code) == (409, "profile_incomplete")
+    assert (await asha.patch(PROFILE)).status == 200
+    again = await asha.send("POST", "/v1/kyc/initiate", json={}, headers=key)
+    assert (again.status, again.body) == (409, first.body)
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert again.headers["Content-Type"] == "application/problem+json"
+    other = await asha.send("POST", "/v1/kyc/initiate", json={"target_tier": "tier_1"}, headers=key)
+    assert (other.status, other.code) == (422, "idempotency_mismatch")
+    assert (await asha.send("POST", "/v1/kyc/resubmit", json={}, headers=key)).code == "kyc_resubmit_not_allowed"
+    assert (await asha.send("POST", "/v1/kyc/initiate", json={}, headers={"Idempotency-Key": "two"})).status == 201
+    bad = await asha.send("POST", "/v1/kyc/initiate", json={}, headers={"Idempotency-Key": "x" * 256})
+    assert (bad.status, bad.code) == (422, "validation_failed")
+
+
+async def test_two_starts_with_one_key_at_once_are_one(world: World, owner: Conn) -> None:
+    asha = await world.person()
+    key = {"Idempotency-Key": "one"}
+    replies = await asyncio.gather(*(asha.send("POST", "/v1/kyc/initiate", json={}, headers=key) for _ in range(6)))
+    assert {reply.status for reply in replies} <= {200, 201, 202, 409}
+    assert {reply.code for reply in replies if reply.status == 409} <= {"idempotency_in_progress"}
+    assert len({reply.json()["case_id"] for reply in replies if reply.status < 300}) == 1
+    assert await owner.fetchval("select count(*) from kyc_cases") == 1
+    assert await owner.fetchval("select count(*) from kyc_attempts") == 1

@@ -8,6 +8,7 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
+from usercore import telemetry
 from usercore.attempts.queries import AttemptRow
 from usercore.db import Db
 from usercore.kyc.actions import Rules
@@ -15,6 +16,8 @@ from usercore.pii.keyring import Keyring
 from usercore.plugins import Address, Check, Person, ProfileField, StartRequest
 from usercore.plugins.loading import Vendor
 from usercore.profiles.actions import Profile
+
+log = telemetry.logger(__name__)
 
 CALL_S = 15
 """A call to a vendor is over by then, or its process is dead: somebody else may make it."""
@@ -44,6 +47,16 @@ class Kyc(Struct, frozen=True):
     def able(self, checks: frozenset[Check]) -> list[Vendor]:
         """The vendors that can do all of these, the preferred one first."""
         return [vendor for vendor in self.vendors.values() if checks <= vendor.enabled.installed.spec.checks]
+
+    def keep(self, call: asyncio.Task[None]) -> None:
+        """Hold on to a call until it is over. One that broke is taken up by the sweeper."""
+        self.calls.add(call)
+        call.add_done_callback(self._over)
+
+    def _over(self, call: asyncio.Task[None]) -> None:
+        self.calls.discard(call)
+        if not call.cancelled() and (error := call.exception()) is not None:
+            log.warning("kyc_start_broke", error)
 
     async def finish_calls(self) -> None:
         """Wait for the calls that outlived their requests; what is cut off the sweeper takes up."""

@@ -126,8 +126,10 @@ async def initiate(
     key: Key | None,
     *,
     again: bool = False,
-) -> Opened:
-    """Start the next step, or return the open case. With `again` only after a rejected or expired one.
+) -> Opened | Answer:
+    """Start the next step, or return the open case; an Answer is the refusal that the key got the first time.
+
+    With `again` only after a rejected or expired case.
 
     Waits a moment for the vendor; without its answer the case has no link yet. Raises UnknownUser, AccountErased,
     AccountNotActive, ValidationFailed, ProfileIncomplete, KycTierNotNext, KycTierReached, KycResubmitNotAllowed,
@@ -138,6 +140,8 @@ async def initiate(
         opened: NewCase | None = None
         async with kyc.db.begin() as tx:
             if earlier := await claim(tx, kyc.keyring, key):
+                if earlier.status >= 400:
+                    return earlier
                 case_id = msgspec.json.decode(bytes(earlier.body), type=UUID)
             else:
                 user = await lock_user(tx, user_id)
@@ -157,8 +161,7 @@ async def initiate(
         if opened is not None:
             telemetry.metrics.kyc_initiated(opened.vendor)
             call = asyncio.create_task(start(kyc, opened.id, actor))  # the first attempt has the id of its case
-            kyc.calls.add(call)
-            call.add_done_callback(kyc.calls.discard)
+            kyc.keep(call)
             # Not wait_for: neither this wait nor a client that leaves ends the call.
             await asyncio.wait([call], timeout=PATIENCE_S)
         async with kyc.db.read() as conn:

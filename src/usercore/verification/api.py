@@ -24,6 +24,7 @@ from usercore.errors import (
     KycVendorUnavailable,
     ProfileIncomplete,
 )
+from usercore.idempotency import Answer, keep_refusal
 from usercore.operations import Access, operation
 from usercore.ratelimit import KYC_INITIATE
 from usercore.verification import actions
@@ -124,13 +125,19 @@ async def _initiate(request: EdgeRequest, service: Service, asked: Initiate, *, 
     actor = callers.actor(request, service)
     user_id = principal(request).sub
     key = await callers.attempt(request, service)
-    opened = await callers.on_first_call(
-        request,
-        service,
-        actor,
-        lambda: actions.initiate(service.kyc, user_id, asked, actor, key, again=again),
+    opened = await keep_refusal(
+        service.db,
+        service.keyring,
+        key,
+        actor.trace_id or "",
+        callers.on_first_call(
+            request,
+            service,
+            actor,
+            lambda: actions.initiate(service.kyc, user_id, asked, actor, key, again=again),
+        ),
     )
-    return _answer(opened)
+    return callers.answered(opened) if isinstance(opened, Answer) else _answer(opened)
 
 
 def _answer(opened: Opened) -> JsonAnswer[StartedCase]:
