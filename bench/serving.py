@@ -63,7 +63,7 @@ class PlainReader(ProfileReader):
         self._db = db
         self._keyring = keyring
 
-    async def read(self, user_id: object, actor: Actor) -> tuple[Me, int]:
+    async def read(self, user_id: object, actor: Actor, read: object = None) -> tuple[Me, int]:
         async with self._db.read() as conn:
             row = await queries.get_profile(conn, user_id=actor.id or uuid4())
         if row is None:
@@ -73,7 +73,7 @@ class PlainReader(ProfileReader):
 
 def unaudited(parts: Parts) -> Edge:
     """The handler of GET /v1/me behind the same edge, with a plain select."""
-    service = Service(parts.db, parts.keyring, PlainReader(parts.db, parts.keyring), parts.kyc, parts.artifacts)
+    service = Service(parts.db, parts.keyring, PlainReader(parts.db, parts.keyring), parts.kyc, parts.artifacts, {})
 
     async def ready() -> Readiness:
         return Readiness("ready", {})

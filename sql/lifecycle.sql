@@ -10,6 +10,24 @@ values (:hold.id, :hold.user_id, :hold.effect, :hold.source, :hold.reason, :hold
 on conflict (source_event_id) do nothing
 returning true;
 
+-- name: has_open_freeze
+-- Whether a party has the account frozen already.
+select exists (
+    select from account_holds h
+    where h.user_id = :user_id and h.source = :source and h.effect = 'freeze' and h.lifted_at is null
+);
+
+-- name: take_holds
+-- Lift all holds of one party.
+update account_holds
+set lifted_at = :at, lifted_by = :lifted_by, lift_reason = :reason, lift_note_enc = :note_enc
+where user_id = :user_id and source = :source and lifted_at is null
+returning id, effect, reason;
+
+-- name: set_closed
+-- For good.
+update users set closed_at = :at where id = :user_id and closed_at is null;
+
 -- name: set_status
 -- Write the status that was derived, and bump the version.
 update users set status = :status, version = version + 1, updated_at = :at where id = :user_id

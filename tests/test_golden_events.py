@@ -27,12 +27,14 @@ from usercore.events import (
     PUBLISHED,
     AuthAccountDeactivated,
     AuthCreated,
+    UserClosed,
     UserCreated,
     UserEvent,
     UserFrozen,
     UserKycInitiated,
     UserKycUpdated,
     UserSuspended,
+    UserUnfrozen,
     UserUpdated,
     UserVerified,
     new_event_id,
@@ -80,6 +82,12 @@ EXAMPLES: Mapping[str, UserEvent] = {
         reason="risk_review",
         source="risk",
         actor_id=ADMIN,
+    ),
+    "user.unfrozen.v1-1.json": UserUnfrozen(
+        event_id=EVENT, occurred_at=AT, user_id=USER, version=5, reason="cleared", source="risk", actor_id=ADMIN
+    ),
+    "user.closed.v1-1.json": UserClosed(
+        event_id=EVENT, occurred_at=AT, user_id=USER, version=6, reason="user_request", actor_id=ADMIN
     ),
     "user.suspended.v1-1.json": UserSuspended(
         event_id=EVENT, occurred_at=AT, user_id=USER, version=4, reason="kyc_overdue", actor_id=None

@@ -10,6 +10,7 @@ from aiohttp import ClientSession
 from litestar.di import Provide
 
 from usercore import telemetry, worker
+from usercore.accounts import api as accounts_api
 from usercore.artifacts import api as artifacts_api
 from usercore.artifacts.actions import Artifacts
 from usercore.artifacts.store import open_store
@@ -22,6 +23,7 @@ from usercore.db import Db
 from usercore.edge import Edge
 from usercore.health import Health
 from usercore.kyc.actions import Rules, TierRules
+from usercore.lookup import api as lookup_api
 from usercore.outbox import AuditRow
 from usercore.pii import keystore
 from usercore.pii.cipher import cipher
@@ -54,6 +56,8 @@ HANDLERS = (
     *webhooks_api.ROUTES,
     *reviews_api.ROUTES,
     *artifacts_api.ROUTES,
+    *accounts_api.ROUTES,
+    *lookup_api.ROUTES,
 )
 
 KEYS_WAIT_S = 5.0
@@ -122,7 +126,7 @@ async def api(parts: Parts) -> AsyncGenerator[tuple[Edge, Edge]]:
     authenticator = Authenticator.from_settings(settings)
     health = Health(db, keyring, redis, settings.kafka_brokers)
     metrics.before_render(lambda: _show_pool(db))
-    service = Service(db, keyring, ProfileReader(batcher, keyring), parts.kyc, parts.artifacts)
+    service = Service(db, keyring, ProfileReader(batcher, keyring), parts.kyc, parts.artifacts, settings.hold_sources)
     limiter = Limiter(redis)
 
     async def count_patch(subject: str) -> Verdict:

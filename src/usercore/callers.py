@@ -1,7 +1,7 @@
 """What handlers share: the service's parts, who calls, and the caller's idempotency key."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -34,6 +34,8 @@ class Service(Struct, frozen=True):
     reader: ProfileReader
     kyc: Kyc
     artifacts: Artifacts
+    hold_sources: Mapping[str, str]
+    """Whose holds a calling service places, by its client id."""
 
 
 def actor(request: EdgeRequest, service: Service) -> Actor:

@@ -297,6 +297,15 @@ class KycAttemptsExhausted(Conflict):
     code = "kyc_attempts_exhausted"
 
 
+class InvalidTransition(Conflict):
+    """Invalid transition.
+
+    The account cannot go from the status `from` to the status `to`.
+    """
+
+    code = "invalid_transition"
+
+
 class CaseChanged(Conflict):
     """Case changed.
 

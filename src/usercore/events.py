@@ -94,6 +94,23 @@ class UserSuspended(UserEvent, frozen=True, kw_only=True):
     actor_id: UUID | None
 
 
+class UserUnfrozen(UserEvent, frozen=True, kw_only=True):
+    topic: ClassVar[str] = "user.unfrozen.v1"
+
+    event_type: Literal["user.unfrozen.v1"] = "user.unfrozen.v1"
+    reason: str
+    source: str
+    actor_id: UUID | None
+
+
+class UserClosed(UserEvent, frozen=True, kw_only=True):
+    topic: ClassVar[str] = "user.closed.v1"
+
+    event_type: Literal["user.closed.v1"] = "user.closed.v1"
+    reason: str
+    actor_id: UUID | None
+
+
 class UserVerified(UserEvent, frozen=True, kw_only=True):
     topic: ClassVar[str] = "user.verified.v1"
 
@@ -134,7 +151,9 @@ PUBLISHED: tuple[type[UserEvent], ...] = (
     UserUpdated,
     UserVerified,
     UserFrozen,
+    UserUnfrozen,
     UserSuspended,
+    UserClosed,
     UserKycInitiated,
     UserKycUpdated,
 )

@@ -63,10 +63,10 @@ SYSTEM = Actor(kind="system")
 
 
 class Change(Struct, frozen=True, kw_only=True):
-    """One thing that happened to one user. Values are JSON scalars as they are; `Sealed` ones stay ciphertext."""
+    """One thing that happened, to one user or to none. Values are JSON scalars; `Sealed` ones stay ciphertext."""
 
     action: AuditAction
-    user_id: UUID
+    user_id: UUID | None
     resource: str
     old: Mapping[str, object] | None = None
     new: Mapping[str, object] | None = None
@@ -190,7 +190,7 @@ def audit_row(change: Change, actor: Actor, at: datetime | None = None) -> Audit
         actor.trace_id,
         leaf_hash(
             event_id.bytes,
-            change.user_id.bytes,
+            change.user_id.bytes if change.user_id is not None else None,
             actor.id.bytes if actor.id is not None else None,
             actor.kind,
             actor.client,

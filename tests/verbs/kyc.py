@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from tests.verbs.users import attempt, create, everything, patched
 from tests.verbs.world import RULES, Call, Case, Given, Subject, World, after, signed
+from usercore.accounts import actions as accounts
 from usercore.artifacts import actions as artifacts
 from usercore.artifacts.actions import Reading, add_artifacts
 from usercore.attempts import actions as attempts
@@ -236,6 +237,16 @@ CASES = [
         CASE,
         ENDED,
         KYC_UPDATED,
+    ),
+    Case(
+        "accounts.close",
+        "with an open case",
+        lambda w, s: accounts.close(w.db, w.keyring, RULES, s.user, accounts.Close("fraud"), s.actor, None),
+        a_case,
+        CASE,
+        f"{ENDED} profile.read",
+        f"{KYC_UPDATED} user.closed.v1",
+        repeats=True,
     ),
     Case(
         "lapses.end_validity",

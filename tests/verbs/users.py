@@ -5,15 +5,17 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from tests.verbs.world import Call, Case, Subject, World, after
+from tests.verbs.world import RULES, Call, Case, Subject, World, after
 from usercore import worker
+from usercore.accounts import actions as accounts
 from usercore.audit import actions as audit
 from usercore.consents import actions as consents
 from usercore.db import Conn
 from usercore.events import AuthAccountDeactivated, AuthCreated
 from usercore.idempotency import Attempt, fingerprint, keep_refusal
 from usercore.lifecycle import actions as lifecycle
-from usercore.outbox import SYSTEM
+from usercore.lookup import actions as lookup
+from usercore.outbox import SYSTEM, Actor
 from usercore.prefs import actions as prefs
 from usercore.prefs.queries import Prefs
 from usercore.profiles import actions as profiles
@@ -111,6 +113,28 @@ async def old_rows(w: World, s: Subject, owner: Conn) -> None:
     await after(create, consent(granted=True, keyed=True))(w, s, owner)
     await owner.execute("update idempotency_keys set created_at = now() - interval '25 hours' where sub = $1", s.user)
     await owner.execute("insert into inbox values ('topic', $1, now() - interval '31 days')", s.created)
+
+
+ADMIN = Actor(kind="admin", client="backoffice", request_id="request", trace_id="trace")
+
+
+def freeze(*, keyed: bool = False) -> Call:
+    asked = accounts.Freeze("other", "because")
+    return lambda w, s: accounts.freeze(w.db, w.keyring, s.user, asked, "risk", ADMIN, attempt(w, s) if keyed else None)
+
+
+def unfreeze(w: World, s: Subject) -> Coroutine[Any, Any, object]:
+    return accounts.unfreeze(w.db, w.keyring, s.user, accounts.Unfreeze("cleared"), "risk", ADMIN, None)
+
+
+def close(w: World, s: Subject) -> Coroutine[Any, Any, object]:
+    return accounts.close(w.db, w.keyring, RULES, s.user, accounts.Close("fraud"), ADMIN, None)
+
+
+def get_user(*fields: str) -> Call:
+    return lambda w, s: accounts.get_user(
+        w.db, w.keyring, w.reader, s.user, ADMIN, fields=fields, purpose="support" if fields else None
+    )
 
 
 # The table ------------------------------------------------------------------------------------------------------------
@@ -280,6 +304,76 @@ CASES = [
         lambda w, s: audit.keep_partitions(w.db),
         missing_partition,
         "audit_partitions pg_inherits",
+    ),
+    Case(
+        "accounts.get_user",
+        "masked",
+        get_user(),
+        after(create, everything),
+        audit="profile.read",
+        repeats=True,
+    ),
+    Case(
+        "accounts.get_user",
+        "revealed",
+        get_user("phone", "email"),
+        after(create, everything),
+        "pii_disclosures",
+        "pii.revealed",
+        repeats=True,
+    ),
+    Case(
+        "accounts.freeze",
+        "active",
+        freeze(),
+        after(create, everything),
+        "users account_holds",
+        "hold.placed status.changed profile.read",
+        "user.frozen.v1",
+        repeats=True,  # it is looked at again
+    ),
+    Case(
+        "accounts.freeze",
+        "with a key",
+        freeze(keyed=True),
+        after(create, everything),
+        "users account_holds idempotency_keys",
+        "hold.placed status.changed profile.read",
+        "user.frozen.v1",
+    ),
+    Case(
+        "accounts.unfreeze",
+        "frozen",
+        unfreeze,
+        after(create, everything, freeze()),
+        "users account_holds",
+        "hold.lifted status.changed profile.read",
+        "user.unfrozen.v1",
+        repeats=True,
+    ),
+    Case(
+        "accounts.close",
+        "frozen",
+        close,
+        after(create, everything, freeze()),
+        "users",
+        "status.changed profile.read",
+        "user.closed.v1",
+        repeats=True,
+    ),
+    Case(
+        "accounts.list_accesses",
+        "one",
+        lambda w, s: accounts.list_accesses(w.db, w.keyring, s.user, 1, None),
+        after(create, get_user("phone")),
+    ),
+    Case(
+        "lookup.search",
+        "by PAN",
+        lambda w, s: lookup.search(w.db, w.keyring, lookup.Search(pan_number="ABCPD1234E", limit=1), ADMIN),
+        after(create, everything),
+        audit="user.searched",
+        repeats=True,
     ),
     Case("worker.forget", "old rows", lambda w, s: worker.forget(w.db), old_rows, "idempotency_keys inbox"),
     Case(

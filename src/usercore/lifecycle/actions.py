@@ -14,10 +14,12 @@ from usercore.events import (
     AUTH_DEACTIVATED,
     AuthAccountDeactivated,
     AuthCreated,
+    UserClosed,
     UserEvent,
     UserFrozen,
     UserStatus,
     UserSuspended,
+    UserUnfrozen,
     new_event_id,
     now,
 )
@@ -26,8 +28,23 @@ from usercore.lifecycle.queries import HoldEffect, NewHold
 from usercore.outbox import SYSTEM, Actor, Change, record
 from usercore.pii import classification as pii
 from usercore.pii.keyring import Keyring
+from usercore.pii.sealed import Sealed
 from usercore.profiles.actions import fill_emails, keys_of
 from usercore.users.actions import UserRow, add_users, lock_user
+
+__all__ = [
+    "KYC_FRAUD",
+    "KYC_OVERDUE",
+    "NewHold",
+    "activate",
+    "apply_auth_events",
+    "close_account",
+    "derive_status",
+    "hold_for_kyc",
+    "is_frozen_by",
+    "lift_holds",
+    "place_hold",
+]
 
 KYC_FRAUD = "kyc_fraud"
 KYC_OVERDUE = "kyc_overdue"
@@ -102,8 +119,51 @@ async def activate(tx: Conn, user_id: UUID, actor: Actor, at: datetime) -> None:
     await _derive_again(tx, active, actor, at, *lifted, reason="user_verified", source="kyc")
 
 
+async def is_frozen_by(tx: Conn, user_id: UUID, source: str) -> bool:
+    """Whether a party has a hold that freezes the account."""
+    return await queries.has_open_freeze(tx, user_id=user_id, source=source)
+
+
+async def lift_holds(
+    tx: Conn, user_id: UUID, source: str, reason: str, note_enc: Sealed | None, actor: Actor, at: datetime
+) -> None:
+    """Lift all holds of a party and derive the status; nothing when it has none. Raises as `lock_user`."""
+    user = await lock_user(tx, user_id)
+    lifted = await queries.take_holds(
+        tx, user_id=user_id, source=source, reason=reason, note_enc=note_enc, lifted_by=actor.id, at=at
+    )
+    changes = [
+        Change(
+            action="hold.lifted",
+            user_id=user_id,
+            resource="account_holds",
+            old={"hold_id": str(hold.id), "effect": hold.effect, "source": source, "reason": hold.reason},
+            new={"lift_reason": reason, "note": note_enc},
+        )
+        for hold in lifted
+    ]
+    if changes:
+        await _derive_again(tx, user, actor, at, *changes, reason=reason, source=source)
+
+
+async def close_account(
+    tx: Conn, user_id: UUID, reason: str, note_enc: Sealed | None, actor: Actor, at: datetime
+) -> None:
+    """Close the account for good; its holds stay as they are. Raises UnknownUser and AccountErased."""
+    user = await lock_user(tx, user_id)
+    await queries.set_closed(tx, user_id=user_id, at=at)
+    await _derive_again(tx, replace(user, closed_at=at), actor, at, reason=reason, source="", note=note_enc)
+
+
 async def _derive_again(
-    tx: Conn, user: UserRow, actor: Actor, at: datetime, *also: Change, reason: str, source: str
+    tx: Conn,
+    user: UserRow,
+    actor: Actor,
+    at: datetime,
+    *also: Change,
+    reason: str,
+    source: str,
+    note: Sealed | None = None,
 ) -> UserStatus | None:
     """The new status, written and recorded when it is another one; `also` is recorded with it."""
     status = derive_status(
@@ -116,36 +176,64 @@ async def _derive_again(
             await record(tx, *also, actor=actor)
         return None
     version = await queries.set_status(tx, user_id=user.id, status=status, at=at)
-    event: UserEvent | None = None
-    if status == "frozen":
-        event = UserFrozen(
-            event_id=new_event_id(),
-            occurred_at=at,
-            user_id=user.id,
-            version=version,
-            reason=reason,
-            source=source,
-            actor_id=actor.id,
-        )
-    elif status == "suspended":
-        event = UserSuspended(
-            event_id=new_event_id(),
-            occurred_at=at,
-            user_id=user.id,
-            version=version,
-            reason=reason,
-            actor_id=actor.id,
-        )
+    events = _events_of(user, status, version, reason, source, actor.id, at)
+    if len(events) > 1:  # a suspension that the freeze had hidden
+        *others, last = also
+        also = (*others, replace(last, event=events[0]))
     changed = Change(
         action="status.changed",
         user_id=user.id,
         resource="users",
         old={"status": user.status},
-        new={"status": status},
-        event=event,
+        new={"status": status} if status != "closed" else {"status": status, "reason": reason, "note": note},
+        event=events[-1] if events else None,
     )
     await record(tx, *also, changed, actor=actor)
     return status
+
+
+def _events_of(
+    user: UserRow, status: UserStatus, version: int, reason: str, source: str, actor_id: UUID | None, at: datetime
+) -> list[UserEvent]:
+    """What consumers are told of a new status. Of `active` by itself nothing: `user.verified.v1` says it."""
+    found: list[UserEvent] = []
+    if user.status == "frozen" and status != "closed":
+        found.append(
+            UserUnfrozen(
+                event_id=new_event_id(),
+                occurred_at=at,
+                user_id=user.id,
+                version=version,
+                reason=reason,
+                source=source,
+                actor_id=actor_id,
+            )
+        )
+    if status == "frozen":
+        found.append(
+            UserFrozen(
+                event_id=new_event_id(),
+                occurred_at=at,
+                user_id=user.id,
+                version=version,
+                reason=reason,
+                source=source,
+                actor_id=actor_id,
+            )
+        )
+    elif status in ("suspended", "closed"):
+        kind = UserSuspended if status == "suspended" else UserClosed
+        found.append(
+            kind(
+                event_id=new_event_id(),
+                occurred_at=at,
+                user_id=user.id,
+                version=version,
+                reason=reason,
+                actor_id=actor_id,
+            )
+        )
+    return found
 
 
 async def apply_auth_events(

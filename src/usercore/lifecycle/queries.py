@@ -28,12 +28,39 @@ class NewHold(Struct, frozen=True):
     source_event_id: UUID | None
 
 
+class LiftedHold(Struct, frozen=True):
+    id: UUID
+    effect: HoldEffect
+    reason: str
+
+
 @sql
 async def list_open_effects(conn: Conn, *, user_id: UUID) -> list[HoldEffect]: ...
 
 
 @sql
 async def accept_hold(conn: Conn, *, hold: NewHold) -> bool | None: ...
+
+
+@sql
+async def has_open_freeze(conn: Conn, *, user_id: UUID, source: str) -> bool: ...
+
+
+@sql
+async def take_holds(
+    conn: Conn,
+    *,
+    user_id: UUID,
+    source: str,
+    reason: str,
+    note_enc: Sealed | None,
+    lifted_by: UUID | None,
+    at: datetime,
+) -> list[LiftedHold]: ...
+
+
+@sql
+async def set_closed(conn: Conn, *, user_id: UUID, at: datetime) -> None: ...
 
 
 @sql

@@ -18,13 +18,35 @@ from usercore.pii.keyring import FIRST_CLASSES, Keyring, UserKeyRow, UserKeys
 from usercore.pii.user_keys import key_rows
 from usercore.profiles import profile as profiles
 from usercore.profiles import queries
-from usercore.profiles.profile import Me, Profile, ProfilePatch
+from usercore.profiles.profile import Address, Me, Profile, ProfilePatch
 from usercore.profiles.queries import ProfileRow, ReadProfileRow
 from usercore.users.actions import UnknownUser, lock_user, refuse_erased, refuse_inactive
+
+__all__ = [
+    "MEMBERS",
+    "READ_MASKED",
+    "Address",
+    "Me",
+    "Profile",
+    "ProfileReader",
+    "fill_emails",
+    "fill_verified",
+    "keys_of",
+    "list_empty",
+    "mask",
+    "open_me",
+    "open_profile",
+    "read_batch",
+    "update_profile",
+]
 
 log = telemetry.logger(__name__)
 
 READ = {"fields": [*profiles.FIELDS, "email", "avatar_url"]}
+READ_MASKED = {**READ, "masked": True}
+MEMBERS = profiles.MEMBERS
+"""What of a profile can be revealed."""
+mask = profiles.mask
 
 
 class ProfileReader:
@@ -34,9 +56,12 @@ class ProfileReader:
         self._batcher = batcher
         self._keyring = keyring
 
-    async def read(self, user_id: UUID, actor: Actor) -> tuple[Me, int]:
-        """The user, opened, and its version. Raises UnknownUser, AccountErased, AuditUnavailable."""
-        change = Change(action="profile.read", user_id=user_id, resource="user_profiles", new=READ)
+    async def read(self, user_id: UUID, actor: Actor, read: Mapping[str, object] = READ) -> tuple[Me, int]:
+        """The user, opened, and its version; `read` is what the trail says of it.
+
+        Raises UnknownUser, AccountErased, AuditUnavailable.
+        """
+        change = Change(action="profile.read", user_id=user_id, resource="user_profiles", new=read)
         row = await self._batcher.read(audit_row(change, actor))
         if row is None:
             raise UnknownUser
@@ -264,3 +289,8 @@ async def list_empty(tx: Conn, user_id: UUID, names: Sequence[str]) -> list[str]
     """Those of the sealed members that are empty; opens nothing. Raises UnknownUser and AccountErased."""
     row = await _get_profile(tx, user_id)
     return [name for name in names if getattr(row, f"{name}_enc") is None]
+
+
+async def open_me(conn: Conn, keyring: Keyring, user_id: UUID) -> Me:
+    """A user in clear, for verbs that show some of it; they record that they do. Raises UnknownUser, AccountErased."""
+    return profiles.open_me(await _get_profile(conn, user_id), keyring)

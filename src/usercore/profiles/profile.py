@@ -1,12 +1,13 @@
 """What a profile is, how a row is opened to one, and how a merge patch changes it: pure, no I/O."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import cast
 from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
 
 from usercore import telemetry
 from usercore.errors import EmailManagedByAuth, FieldError, OpenFailed, ValidationFailed
@@ -127,6 +128,34 @@ def open_me(row: ProfileRow, keyring: Keyring) -> Me:
         profile=profile,
         pii_masked=masked,
     )
+
+
+MASKED: Mapping[str, Callable[[str], str]] = {
+    "first_name": masks.person_name,
+    "last_name": masks.person_name,
+    "date_of_birth": masks.date,
+    "pan_number": masks.pan,
+    "aadhaar_last4": masks.aadhaar_last4,
+    "phone": masks.phone,
+    "email": masks.email,
+    "avatar_url": masks.url,
+}
+"""The members of a profile that are shown as masks, but for the address, which has a mask for each of its parts."""
+MEMBERS = frozenset({*MASKED, "address"})
+
+
+def mask(me: Me, revealed: Collection[str]) -> Me:
+    """What somebody else sees of a user: the profile masked, but for the members that are revealed."""
+    profile = me.profile
+    shown: dict[str, object] = {}
+    for name, hide in MASKED.items():
+        value: str | None = getattr(profile, name)
+        shown[name] = value if value is None or name in revealed else hide(value)
+    address = profile.address
+    if address is not None and "address" not in revealed:
+        parts = {name: masks.address_part(name, value) for name, value in msgspec.structs.asdict(address).items()}
+        address = msgspec.convert(parts, Address)
+    return replace(me, profile=replace(profile, address=address, **shown), pii_masked=True)
 
 
 def keys_of_row(keyring: Keyring, row: ProfileRow) -> UserKeys:

@@ -1,0 +1,1 @@
+"""Accounts as other services and admins see and handle them."""

@@ -1,0 +1,250 @@
+"""Verbs of accounts: look at one, freeze, unfreeze, close. Transactions begin and end here."""
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+from typing import Literal
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from usercore import cursors, telemetry
+from usercore.accounts import queries
+from usercore.db import Conn, Db
+from usercore.disclosures.actions import reveal
+from usercore.errors import FieldError, InvalidTransition, UserNotFound, ValidationFailed
+from usercore.events import new_event_id, now
+from usercore.idempotency import Answer, Attempt, claim, keep
+from usercore.kyc.actions import OPEN, Outcome, Rules, Settled, enter, latest_case
+from usercore.lifecycle.actions import NewHold, close_account, is_frozen_by, lift_holds, place_hold
+from usercore.outbox import AccessPurpose, Actor, ActorKind, Change, record
+from usercore.pii import classification as pii
+from usercore.pii import validators
+from usercore.pii.keyring import Keyring
+from usercore.pii.sealed import Sealed
+from usercore.profiles.actions import MEMBERS, READ_MASKED, Me, ProfileReader, keys_of, mask, open_me
+from usercore.users.actions import UnknownUser, get_version, lock_user
+
+FreezeReason = Literal[
+    "suspected_fraud",
+    "risk_review",
+    "court_order",
+    "user_request",
+    "auth_deactivated",
+    "kyc_fraud",
+    "kyc_overdue",
+    "other",
+]
+UnfreezeReason = Literal["cleared", "court_order_lifted", "user_verified", "other"]
+CloseReason = Literal["user_request", "fraud", "deceased", "compliance", "other"]
+
+
+class Freeze(Struct, frozen=True, forbid_unknown_fields=True):
+    """Why, and for whom; `other` needs a note. Only an admin names another party than its own."""
+
+    reason: FreezeReason
+    note: str | None = None
+    source: str | None = None
+
+
+class Unfreeze(Struct, frozen=True, forbid_unknown_fields=True):
+    """As Freeze."""
+
+    reason: UnfreezeReason
+    note: str | None = None
+    source: str | None = None
+
+
+class Close(Struct, frozen=True, forbid_unknown_fields=True):
+    """Why; `other` needs a note."""
+
+    reason: CloseReason
+    note: str | None = None
+
+
+class Access(Struct, frozen=True):
+    """Somebody who read or received fields of a profile: in which role and from which service, not who it was."""
+
+    at: datetime
+    actor_kind: ActorKind
+    client: str
+    fields: list[str]
+    purpose: str | None
+    action: str
+
+
+class Accesses(Struct, frozen=True):
+    items: list[Access]
+    next_cursor: str | None
+
+
+class Position(Struct, frozen=True):
+    at: datetime
+    id: UUID
+
+
+_NEWEST = Position(datetime(9999, 12, 31, tzinfo=UTC), UUID(int=2**128 - 1))
+
+
+async def get_user(
+    db: Db,
+    keyring: Keyring,
+    reader: ProfileReader,
+    user_id: UUID,
+    actor: Actor,
+    *,
+    fields: Collection[str],
+    purpose: AccessPurpose | None,
+) -> Me:
+    """The user, masked; `fields` are shown in clear for the purpose. Recorded before anything is shown.
+
+    Raises UserNotFound, AccountErased, AuditUnavailable and ValidationFailed.
+    """
+    if not MEMBERS.issuperset(fields):
+        error = FieldError("/query/reveal", "unknown_field", f"Any of {', '.join(sorted(MEMBERS))}.")
+        raise ValidationFailed(errors=[error])
+    try:
+        if not fields or purpose is None:
+            me, _ = await reader.read(user_id, actor, READ_MASKED)
+            return mask(me, ())
+        async with db.begin() as tx:
+            await lock_user(tx, user_id)
+            await reveal(tx, user_id, sorted(fields), purpose, actor, resource="user_profiles")
+            me = await open_me(tx, keyring, user_id)
+        return mask(me, fields)
+    except UnknownUser:
+        raise UserNotFound from None
+
+
+async def list_accesses(db: Db, keyring: Keyring, user_id: UUID, limit: int, cursor: str | None) -> Accesses:
+    """A page of who read or received which fields of the user, newest first.
+
+    Raises UnknownUser, AccountErased and InvalidCursor.
+    """
+    key, context = keyring.token_key(b"cursor"), b"access log" + user_id.bytes
+    after = _NEWEST if cursor is None else cursors.open(key, Position, cursor, context=context)
+    await get_version(db, user_id)
+    async with db.read() as conn:
+        rows = await queries.list_accesses(
+            conn, user_id=user_id, before_at=after.at, before_id=after.id, most=limit + 1
+        )
+    more = None
+    if len(rows) > limit:
+        rows = rows[:limit]
+        more = cursors.seal(key, Position(rows[-1].at, rows[-1].id), context=context)
+    items = [Access(row.at, row.actor_kind, row.client, row.fields, row.purpose, row.action) for row in rows]
+    return Accesses(items, more)
+
+
+async def freeze(
+    db: Db, keyring: Keyring, user_id: UUID, asked: Freeze, source: str, actor: Actor, key: Attempt | None
+) -> Answer:
+    """Place a hold for a party, unless it has one; the user as it is then, masked.
+
+    Raises UserNotFound, AccountErased, InvalidTransition, ValidationFailed, KeysUnavailable, and what `claim` raises.
+    """
+    note = _note(asked.reason, asked.note)
+    frozen = False
+    try:
+        with telemetry.span("user.freeze"):
+            async with db.begin() as tx:
+                if earlier := await claim(tx, keyring, key):
+                    return earlier
+                user = await lock_user(tx, user_id)
+                if user.status == "closed":
+                    raise InvalidTransition(members={"from": "closed", "to": "frozen"})
+                if not await is_frozen_by(tx, user_id, source):
+                    hold = NewHold(
+                        id=new_event_id(),
+                        user_id=user_id,
+                        effect="freeze",
+                        source=source,
+                        reason=asked.reason,
+                        note_enc=await _sealed(tx, keyring, user_id, pii.HOLD_NOTE, note),
+                        placed_by=actor.id,
+                        placed_at=now(),
+                        source_event_id=None,
+                    )
+                    frozen = await place_hold(tx, hold, actor)
+                answer = await _shown(tx, keyring, user_id, actor, key)
+    except UnknownUser:
+        raise UserNotFound from None
+    if frozen:
+        telemetry.metrics.user_frozen(asked.reason)
+    return answer
+
+
+async def unfreeze(
+    db: Db, keyring: Keyring, user_id: UUID, asked: Unfreeze, source: str, actor: Actor, key: Attempt | None
+) -> Answer:
+    """Lift the holds of a party; those of others stay. The user as it is then, masked. Raises as `freeze`."""
+    note = _note(asked.reason, asked.note)
+    try:
+        with telemetry.span("user.unfreeze"):
+            async with db.begin() as tx:
+                if earlier := await claim(tx, keyring, key):
+                    return earlier
+                user = await lock_user(tx, user_id)
+                if user.status == "closed":
+                    raise InvalidTransition(members={"from": "closed", "to": "active"})
+                sealed = await _sealed(tx, keyring, user_id, pii.LIFT_NOTE, note)
+                await lift_holds(tx, user_id, source, asked.reason, sealed, actor, now())
+                return await _shown(tx, keyring, user_id, actor, key)
+    except UnknownUser:
+        raise UserNotFound from None
+
+
+async def close(
+    db: Db, keyring: Keyring, rules: Rules, user_id: UUID, asked: Close, actor: Actor, key: Attempt | None
+) -> Answer:
+    """Close the account for good, and its open case with it. The user as it is then, masked.
+
+    Raises UserNotFound, AccountErased, ValidationFailed, KeysUnavailable, and what `claim` raises.
+    """
+    note = _note(asked.reason, asked.note)
+    settled: Settled | None = None
+    at = now()
+    try:
+        async with db.begin() as tx:
+            if earlier := await claim(tx, keyring, key):
+                return earlier
+            user = await lock_user(tx, user_id)
+            if user.status != "closed":
+                sealed = await _sealed(tx, keyring, user_id, pii.HOLD_NOTE, note)
+                await close_account(tx, user_id, asked.reason, sealed, actor, at)
+                case = await latest_case(tx, user_id)
+                if case is not None and case.status in OPEN:
+                    outcome = Outcome("expired", "account_closed")
+                    settled = await enter(tx, rules, await lock_user(tx, user_id), case, outcome, actor, at)
+            answer = await _shown(tx, keyring, user_id, actor, key)
+    except UnknownUser:
+        raise UserNotFound from None
+    if settled is not None:
+        settled.count()
+    return answer
+
+
+async def _shown(tx: Conn, keyring: Keyring, user_id: UUID, actor: Actor, key: Attempt | None) -> Answer:
+    """The user, masked, as the answer that is kept; that it was looked at is recorded with the change."""
+    read = Change(action="profile.read", user_id=user_id, resource="user_profiles", new=READ_MASKED)
+    await record(tx, read, actor=actor)
+    me = mask(await open_me(tx, keyring, user_id), ())
+    return await keep(tx, keyring, key, Answer(200, msgspec.Raw(msgspec.json.encode(me))))
+
+
+async def _sealed(tx: Conn, keyring: Keyring, user_id: UUID, field: pii.Field, note: str | None) -> Sealed | None:
+    if note is None:
+        return None
+    return (await keys_of(tx, keyring, user_id, field.retention)).seal(field, note)
+
+
+def _note(reason: str, note: str | None) -> str | None:
+    """Raises ValidationFailed."""
+    if reason == "other" and not (note or "").strip():
+        raise ValidationFailed(errors=[FieldError("/note", "required", "The reason `other` needs a note.")])
+    if note is None:
+        return None
+    try:
+        return validators.free_text(note)
+    except validators.Invalid as invalid:
+        raise ValidationFailed(errors=[FieldError("/note", invalid.code, invalid.detail)]) from None
