@@ -15,6 +15,7 @@ from usercore.artifacts import api as artifacts_api
 from usercore.artifacts.actions import Artifacts
 from usercore.artifacts.store import open_store
 from usercore.attempts.actions import Kyc
+from usercore.audit import api as audit_api
 from usercore.auth import Authenticator
 from usercore.batcher import Batcher
 from usercore.callers import Service
@@ -58,6 +59,7 @@ HANDLERS = (
     *artifacts_api.ROUTES,
     *accounts_api.ROUTES,
     *lookup_api.ROUTES,
+    *audit_api.ROUTES,
 )
 
 KEYS_WAIT_S = 5.0

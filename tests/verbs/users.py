@@ -368,6 +368,14 @@ CASES = [
         after(create, get_user("phone")),
     ),
     Case(
+        "audit.list_trail",
+        "one",
+        lambda w, s: audit.list_trail(
+            w.db, w.keyring, s.user, action=None, since=audit.BEGINNING, until=audit.END, limit=1, cursor=None
+        ),
+        after(create),
+    ),
+    Case(
         "lookup.search",
         "by PAN",
         lambda w, s: lookup.search(w.db, w.keyring, lookup.Search(pan_number="ABCPD1234E", limit=1), ADMIN),

@@ -1,12 +1,117 @@
-"""Verbs of the audit trail: keep partitions ahead of time."""
+"""Verbs of the audit trail: show one user's, keep partitions ahead of time."""
 
-from usercore import telemetry
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, cast
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from usercore import cursors, telemetry
 from usercore.audit import queries
 from usercore.db import Db
+from usercore.errors import UserNotFound
 from usercore.events import now
+from usercore.outbox import AuditAction
+from usercore.pii import masks
+from usercore.pii.keyring import Keyring
 
 MONTHS_AHEAD = 6
 """A missing partition would stop every read and change; half a year outlasts any outage of the workers."""
+
+
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+END = datetime(9999, 12, 31, tzinfo=UTC)
+
+
+class TrailEntry(Struct, frozen=True, kw_only=True):
+    """Something that was done. Sealed values are masks; what was in them is nobody's to see here."""
+
+    event_id: UUID
+    user_id: UUID
+    actor_id: UUID | None
+    action: AuditAction
+    resource: str
+    old_value: dict[str, Any] | None
+    new_value: dict[str, Any] | None
+    ip_addr: str | None
+    timestamp: datetime
+
+
+class Trail(Struct, frozen=True):
+    items: list[TrailEntry]
+    next_cursor: str | None
+
+
+class Position(Struct, frozen=True):
+    at: datetime
+    id: UUID
+
+
+async def list_trail(
+    db: Db,
+    keyring: Keyring,
+    user_id: UUID,
+    *,
+    action: AuditAction | None,
+    since: datetime,
+    until: datetime,
+    limit: int,
+    cursor: str | None,
+) -> Trail:
+    """A page of one user's trail, newest first; also of somebody who was erased.
+
+    A cursor goes on with whatever filters it is given. Raises UserNotFound and InvalidCursor.
+    """
+    key, context = keyring.token_key(b"cursor"), b"trail" + user_id.bytes
+    after = Position(END, UUID(int=2**128 - 1))
+    if cursor is not None:
+        after = cursors.open(key, Position, cursor, context=context)
+    async with db.read() as conn:
+        if not await queries.has_user(conn, user_id=user_id):
+            raise UserNotFound
+        rows = await queries.list_trail(
+            conn,
+            user_id=user_id,
+            action=action,
+            since=since,
+            until=until,
+            before_at=after.at,
+            before_id=after.id,
+            most=limit + 1,
+        )
+    more = None
+    if len(rows) > limit:
+        rows = rows[:limit]
+        more = cursors.seal(key, Position(rows[-1].timestamp, rows[-1].event_id), context=context)
+    return Trail([_entry(row) for row in rows], more)
+
+
+def _entry(row: queries.TrailRow) -> TrailEntry:
+    return TrailEntry(
+        event_id=row.event_id,
+        user_id=row.user_id,
+        actor_id=row.actor_id,
+        action=row.action,
+        resource=row.resource,
+        old_value=_masked(row.old_value),
+        new_value=_masked(row.new_value),
+        ip_addr=row.ip_addr,
+        timestamp=row.timestamp,
+    )
+
+
+def _masked(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    values = msgspec.json.decode(text, type=dict[str, Any])
+    return {name: masks.UNREADABLE if _is_sealed(value) else value for name, value in values.items()}
+
+
+def _is_sealed(value: object) -> bool:
+    """As `audit_text` marks ciphertext."""
+    return isinstance(value, dict) and list(cast("Mapping[str, object]", value)) == ["sealed"]
 
 
 async def keep_partitions(db: Db) -> int:
