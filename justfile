@@ -133,6 +133,21 @@ webhook-replay *args:
 kyc-reconcile *args:
     usercore kyc-reconcile "$@"
 
+# Freeze an account: user-freeze ID --reason REASON; prints a plan, needs --execute
+[group('operate')]
+user-freeze *args:
+    usercore user-freeze "$@"
+
+# Lift one party's holds: user-unfreeze ID --reason REASON --source PARTY; prints a plan, needs --execute
+[group('operate')]
+user-unfreeze *args:
+    usercore user-unfreeze "$@"
+
+# Close an account for good: user-close ID --reason REASON; prints a plan, needs --execute
+[group('operate')]
+user-close *args:
+    usercore user-close "$@"
+
 # Look at the machine and the stack, and say what to do about what is wrong
 [group('operate')]
 doctor *args:

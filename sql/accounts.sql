@@ -23,3 +23,14 @@ from (
 ) x
 order by x.at desc, x.id desc
 limit :most;
+
+-- name: get_status
+-- The status of a user.
+select u.status, u.erased_at from users u where u.id = :user_id;
+
+-- name: list_open_holds
+-- The holds of a user that were not lifted, oldest first; never what their notes say.
+select h.id, h.effect, h.source, h.reason, h.placed_at
+from account_holds h
+where h.user_id = :user_id and h.lifted_at is null
+order by h.placed_at, h.id;

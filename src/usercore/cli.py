@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from usercore.errors import ServiceUnavailable, SettingsError, UsercoreError
+from usercore.errors import ApiError, SettingsError, UsercoreError
 
 COMMANDS = {
     "serve": "service",
@@ -24,6 +24,9 @@ COMMANDS = {
     "dlq-replay": "messages",
     "webhook-replay": "upkeep",
     "kyc-reconcile": "upkeep",
+    "user-freeze": "accounts",
+    "user-unfreeze": "accounts",
+    "user-close": "accounts",
     "vendors": "vendors",
     "vendor-check": "vendors",
     "new-vendor": "vendors",
@@ -56,8 +59,9 @@ class Commands(click.Group):
             for problem in error.problems:
                 click.echo(f"usercore: {problem}", err=True)
             sys.exit(2)
-        except ServiceUnavailable as error:
-            raise click.ClickException(f"{error.title}: {error.detail}") from error
+        except ApiError as error:
+            said = [error.detail or "", *(f"{each.pointer}: {each.detail}" for each in error.errors)]
+            raise click.ClickException(f"{error.title}. {' '.join(said)}".strip()) from error
         except UsercoreError as error:
             raise click.ClickException(str(error)) from error
 

@@ -362,6 +362,12 @@ CASES = [
         repeats=True,
     ),
     Case(
+        "accounts.get_account",
+        "frozen",
+        lambda w, s: accounts.get_account(w.db, s.user),
+        after(create, freeze()),
+    ),
+    Case(
         "accounts.list_accesses",
         "one",
         lambda w, s: accounts.list_accesses(w.db, w.keyring, s.user, 1, None),

@@ -10,10 +10,11 @@ from msgspec import Struct
 
 from usercore import cursors, telemetry
 from usercore.accounts import queries
+from usercore.accounts.queries import OpenHold
 from usercore.db import Conn, Db
 from usercore.disclosures.actions import reveal
 from usercore.errors import FieldError, InvalidTransition, UserNotFound, ValidationFailed
-from usercore.events import new_event_id, now
+from usercore.events import UserStatus, new_event_id, now
 from usercore.idempotency import Answer, Attempt, claim, keep
 from usercore.kyc.actions import OPEN, Outcome, Rules, Settled, enter, latest_case
 from usercore.lifecycle.actions import NewHold, close_account, is_frozen_by, lift_holds, place_hold
@@ -23,7 +24,7 @@ from usercore.pii import validators
 from usercore.pii.keyring import Keyring
 from usercore.pii.sealed import Sealed
 from usercore.profiles.actions import MEMBERS, READ_MASKED, Me, ProfileReader, keys_of, mask, open_me
-from usercore.users.actions import UnknownUser, get_version, lock_user
+from usercore.users.actions import UnknownUser, get_version, lock_user, refuse_erased
 
 FreezeReason = Literal[
     "suspected_fraud",
@@ -83,6 +84,11 @@ class Position(Struct, frozen=True):
     id: UUID
 
 
+class Account(Struct, frozen=True):
+    status: UserStatus
+    holds: list[OpenHold]
+
+
 _NEWEST = Position(datetime(9999, 12, 31, tzinfo=UTC), UUID(int=2**128 - 1))
 
 
@@ -134,6 +140,16 @@ async def list_accesses(db: Db, keyring: Keyring, user_id: UUID, limit: int, cur
         more = cursors.seal(key, Position(rows[-1].at, rows[-1].id), context=context)
     items = [Access(row.at, row.actor_kind, row.client, row.fields, row.purpose, row.action) for row in rows]
     return Accesses(items, more)
+
+
+async def get_account(db: Db, user_id: UUID) -> Account:
+    """The status of a user and the holds that it follows from; opens nothing. Raises UserNotFound, AccountErased."""
+    async with db.snapshot() as conn:
+        user = await queries.get_status(conn, user_id=user_id)
+        if user is None:
+            raise UserNotFound
+        refuse_erased(user)
+        return Account(user.status, await queries.list_open_holds(conn, user_id=user_id))
 
 
 async def freeze(

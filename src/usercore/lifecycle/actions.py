@@ -35,6 +35,7 @@ from usercore.users.actions import UserRow, add_users, lock_user
 __all__ = [
     "KYC_FRAUD",
     "KYC_OVERDUE",
+    "HoldEffect",
     "NewHold",
     "activate",
     "apply_auth_events",

@@ -1,0 +1,73 @@
+"""`usercore user-freeze`, `user-unfreeze` and `user-close`, as an operator runs them."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+from tests.accounts.test_holds import a_user, does, party
+from tests.service import Client
+from usercore.db import Conn
+
+
+async def run(environ: Mapping[str, str], *arguments: str) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-P",
+        "-m",
+        "usercore",
+        *arguments,
+        env={**environ, "PATH": os.environ["PATH"]},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, errors = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), errors.decode()
+
+
+async def done(environ: Mapping[str, str], *arguments: str) -> Any:
+    code, out, errors = await run(environ, *arguments, "--json")
+    assert code == 0, errors
+    return json.loads(out)
+
+
+async def test_a_plan_and_then_the_deed(client: Client, environ: dict[str, str], owner: Conn) -> None:
+    asha = await a_user(client)
+    await does(party(client, "risk-engine"), asha, "freeze", reason="risk_review")
+    user = str(asha.id)
+    plan = await done(environ, "user-freeze", user, "--reason", "court_order")
+    assert (plan["executed"], plan["before"], plan["after"]) == (False, plan["before"], plan["before"])
+    assert plan["before"]["holds"] == [{"source": "risk", "effect": "freeze", "reason": "risk_review"}]
+    _, said, _ = await run(environ, "user-freeze", user, "--reason", "court_order")
+    assert said.splitlines()[-1] == "would freeze for admin, court_order: add --execute to do it"
+    assert await owner.fetchval("select count(*) from account_holds") == 1
+
+    after = (await done(environ, "user-freeze", user, "--reason", "court_order", "--execute"))["after"]
+    assert [hold["source"] for hold in after["holds"]] == ["risk", "admin"]
+    after = await done(environ, "user-unfreeze", user, "--reason", "cleared", "--source", "risk", "--execute")
+    assert after["after"]["status"] == "frozen"
+    after = await done(environ, "user-close", user, "--reason", "other", "--note", "asked by letter", "--execute")
+    assert after["after"]["status"] == "closed"
+    clients = await owner.fetch("select distinct client from user_audit where actor_kind = 'admin'")
+    assert [row["client"] for row in clients] == ["usercore-cli"]
+
+
+async def test_what_is_wrong_is_said(client: Client, environ: dict[str, str]) -> None:
+    asha = await a_user(client)
+    for arguments, words in (
+        (("user-freeze", str(uuid4()), "--reason", "court_order"), "User not found"),
+        (("user-freeze", "asha", "--reason", "court_order"), "not a valid UUID"),
+        (("user-close", str(asha.id), "--reason", "whim"), "'whim' is not one of"),
+        (("user-close", str(asha.id), "--reason", "other", "--execute"), "needs a note"),
+    ):
+        code, _, errors = await run(environ, *arguments)
+        assert code != 0
+        assert words in errors, errors
+    await done(environ, "user-close", str(asha.id), "--reason", "fraud", "--execute")
+    code, _, errors = await run(environ, "user-freeze", str(asha.id), "--reason", "court_order", "--execute")
+    assert code != 0
+    assert "Invalid transition" in errors
