@@ -148,6 +148,16 @@ user-unfreeze *args:
 user-close *args:
     usercore user-close "$@"
 
+# Verify the audit trail: audit-verify [--against FILE] [--keep FILE]
+[group('audit')]
+audit-verify *args:
+    usercore audit-verify "$@"
+
+# Print the proof that a row is in the trail: audit-prove EVENT_ID
+[group('audit')]
+audit-prove *args:
+    usercore audit-prove "$@"
+
 # Look at the machine and the stack, and say what to do about what is wrong
 [group('operate')]
 doctor *args:

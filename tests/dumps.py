@@ -21,7 +21,14 @@ WHO = frozenset({"actor_id", "actor_kind", "ip_addr", "ip_mac", "request_id", "t
 RECORDED_TWICE = frozenset({"+user_audit", "+pii_disclosures"})
 
 # Follow from how many rows came before or from the user's id: not part of what a row says.
-COUNTERS = {("user_audit", "xid"), ("outbox", "id"), ("outbox", "shard")}
+COUNTERS = {
+    ("user_audit", "xid"),
+    ("outbox", "id"),
+    ("outbox", "shard"),
+    ("audit_segments", "number"),
+    ("audit_segments", "from_xid"),
+    ("audit_segments", "to_xid"),
+}
 
 _LIST_TABLES = """
 select array_agg(

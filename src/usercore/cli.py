@@ -24,6 +24,8 @@ COMMANDS = {
     "dlq-replay": "messages",
     "webhook-replay": "upkeep",
     "kyc-reconcile": "upkeep",
+    "audit-verify": "audit",
+    "audit-prove": "audit",
     "user-freeze": "accounts",
     "user-unfreeze": "accounts",
     "user-close": "accounts",

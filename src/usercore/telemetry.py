@@ -78,6 +78,7 @@ class Metrics:
         self._kyc_initiated = counter("user_kyc_initiated", "KYC cases started", "vendor")
         self._kyc_completed = counter("user_kyc_completed", "KYC cases completed", "vendor", "status")
         self._profile_update = counter("user_profile_update", "Profiles changed")
+        self._audit_sealed = counter("usercore_audit_sealed_rows", "Audit rows that were sealed")
         self._frozen = counter("user_frozen", "Accounts that became frozen", "reason")
         self._requests = counter("usercore_http_requests", "HTTP requests", "route", "method", "status")
         self._request_seconds = prometheus.Histogram(
@@ -137,6 +138,9 @@ class Metrics:
 
     def user_frozen(self, reason: str) -> None:
         self._frozen.labels(reason).inc()
+
+    def audit_sealed(self, rows: int) -> None:
+        self._audit_sealed.inc(rows)
 
     def http_request(self, route: str, method: str, status: int, seconds: float) -> None:
         """`route` is a template, never a path."""

@@ -21,6 +21,7 @@ from usercore.outbox import get_backlog, take_consumed
 from usercore.pii.keyring import Keyring
 from usercore.relay import Relay
 from usercore.settings import Settings
+from usercore.trail.actions import seal
 from usercore.upkeep.actions import sweep
 from usercore.webhooks.actions import apply_waiting, forget_old
 
@@ -42,6 +43,9 @@ SWEEP_PAUSE_S = 0.1
 WEBHOOK_PAUSE_S = 0.05
 """Between looks at an empty inbox: the whole way of a webhook may take half a second."""
 
+SEAL_EVERY_S = 2.0
+"""What was not sealed for longer than ten seconds could be changed unseen."""
+
 Loop = Callable[[Parts, asyncio.Event], Awaitable[None]]
 
 
@@ -59,6 +63,14 @@ async def keep_audit_partitions(parts: Parts, stop: asyncio.Event) -> None:
             log.info("audit_partitions_made", count=made)
 
     await loops.every(3600, once, stop)
+
+
+async def seal_trail(parts: Parts, stop: asyncio.Event) -> None:
+    async def once() -> None:
+        while await seal(parts.db, parts.keyring) and not stop.is_set():
+            pass
+
+    await loops.every(SEAL_EVERY_S, once, stop)
 
 
 async def prune(parts: Parts, stop: asyncio.Event) -> None:
@@ -126,6 +138,7 @@ LOOPS: Mapping[str, Loop] = {
     "webhooks": apply_webhooks,
     "kyc": sweep_kyc,
     "artifacts": fetch_artifacts,
+    "sealer": seal_trail,
     "pruning": prune,
     "gauges": watch,
 }

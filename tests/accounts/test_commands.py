@@ -5,12 +5,15 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from tests.accounts.test_holds import a_user, does, party
 from tests.service import Client
 from usercore.db import Conn
+from usercore.trail.actions import seal
+from usercore.worker import Parts
 
 
 async def run(environ: Mapping[str, str], *arguments: str) -> tuple[int, str, str]:
@@ -71,3 +74,30 @@ async def test_what_is_wrong_is_said(client: Client, environ: dict[str, str]) ->
     code, _, errors = await run(environ, "user-freeze", str(asha.id), "--reason", "court_order", "--execute")
     assert code != 0
     assert "Invalid transition" in errors
+
+
+async def test_the_trail_is_verified(
+    parts: Parts, client: Client, environ: dict[str, str], owner: Conn, tmp_path: Path
+) -> None:
+    await a_user(client)
+    while await seal(parts.db, parts.keyring):
+        pass
+    file = str(tmp_path / "checkpoints")
+    code, said, errors = await run(environ, "audit-verify", "--keep", file)
+    assert code == 0, errors
+    assert said.splitlines()[-1].endswith("no checkpoint: a tail that was cut off would not show")
+    code, said, _ = await run(environ, "audit-verify", "--against", file)
+    assert (code, said.splitlines()[-1]) == (0, "all is as it was sealed; held against 1 checkpoints")
+    event = str(await owner.fetchval("select event_id from user_audit order by xid, event_id limit 1"))
+    proof = json.loads((await run(environ, "audit-prove", event))[1])
+    assert (proof["event_id"], proof["number"]) == (event, 1)
+    assert (await run(environ, "audit-prove", event, "--check"))[1].startswith(f"{event} is row 1 of ")
+    code, _, errors = await run(environ, "audit-prove", str(uuid4()))
+    assert (code, errors.startswith("Error: Not found")) == (1, True)
+
+    await owner.execute("alter table user_audit disable trigger all")
+    await owner.execute("update user_audit set resource = 'nothing' where event_id = $1", UUID(event))
+    code, said, _ = await run(environ, "audit-verify")
+    assert (code, said.splitlines()[-1]) == (1, f"segment 1: the row {event} was changed")
+    code, said, _ = await run(environ, "audit-verify", "--json")
+    assert json.loads(said)["finding"] == {"kind": "changed", "segment": 1, "event_id": event}

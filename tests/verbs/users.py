@@ -20,6 +20,7 @@ from usercore.prefs import actions as prefs
 from usercore.prefs.queries import Prefs
 from usercore.profiles import actions as profiles
 from usercore.profiles.profile import AddressPatch, ProfilePatch
+from usercore.trail import actions as trail
 from usercore.users import actions as users
 
 # Calls ----------------------------------------------------------------------------------------------------------------
@@ -107,6 +108,17 @@ async def missing_partition(w: World, s: Subject, owner: Conn) -> None:
     last = await owner.fetchval("select name from audit_partitions order by starts_at desc limit 1")
     await owner.execute(f"drop table {last}")
     await owner.execute("delete from audit_partitions where name = $1", last)
+
+
+async def what_is_wrong(found: trail.Verified) -> object:
+    return found.finding
+
+
+async def unsealed(w: World, s: Subject, owner: Conn) -> None:
+    """The user's own rows, and of everybody else none."""
+    while await trail.seal(w.db, w.keyring):
+        pass
+    await after(create, everything)(w, s, owner)
 
 
 async def old_rows(w: World, s: Subject, owner: Conn) -> None:
@@ -389,6 +401,9 @@ CASES = [
         audit="user.searched",
         repeats=True,
     ),
+    Case("trail.verify", "untouched", lambda w, s: trail.verify(w.db, w.keyring), unsealed, shown=what_is_wrong),
+    Case("trail.prove", "a row that is not there", lambda w, s: trail.prove(w.db, w.keyring, s.key), unsealed),
+    Case("trail.seal", "three rows", lambda w, s: trail.seal(w.db, w.keyring), unsealed, "audit_segments"),
     Case("worker.forget", "old rows", lambda w, s: worker.forget(w.db), old_rows, "idempotency_keys inbox"),
     Case(
         "relay.Relay.round",

@@ -21,7 +21,7 @@ from usercore.pii.cipher import KEY_BYTES, NONCE_BYTES, TAG_BYTES, Cipher, Ciphe
 from usercore.pii.classification import FIELDS, SERVICE, Field, RetentionClass, length_prefixed
 from usercore.pii.sealed import HEADER_BYTES, SMALLEST_SEALED, Plain, Sealed, header, key_version, seal, unseal
 
-KeyPurpose = Literal["user_keys", "blind_index", "audit_ip", "tokens"]
+KeyPurpose = Literal["user_keys", "blind_index", "audit_ip", "tokens", "audit_signing"]
 EpochState = Literal["active", "retiring", "retired"]
 
 PURPOSES: tuple[KeyPurpose, ...] = get_args(KeyPurpose)
@@ -80,7 +80,7 @@ class Keyring:
         self._wrapping: dict[int, Cipher] = {}
         self._active: dict[KeyPurpose, EpochKey] = {}
         self._indexes: list[_Index] = []
-        self._ip_keys: dict[int, bytes] = {}
+        self._by_version: dict[tuple[KeyPurpose, int], bytes] = {}
         self._ip_macs: dict[tuple[str | IPv4Address | IPv6Address, int], bytes] = {}
         self._data_keys: dict[tuple[bytes, RetentionClass, int, int, bytes], Cipher] = {}
         self._token_keys: dict[tuple[int, bytes], bytes] = {}
@@ -109,11 +109,14 @@ class Keyring:
         indexed = [field for field in FIELDS if field.indexed]
         self._wrapping = {e.epoch: self.cipher(derive(e.secret, e.purpose)) for e in live if e.purpose == "user_keys"}
         self._indexes = [
-            (_version(e), {field.column: derive(e.secret, e.purpose, field.table, field.column) for field in indexed})
+            (
+                e.version.to_bytes(_VERSION_BYTES, "big"),
+                {field.column: derive(e.secret, e.purpose, field.table, field.column) for field in indexed},
+            )
             for e in live
             if e.purpose == "blind_index"
         ]
-        self._ip_keys = {e.version: derive(e.secret, e.purpose) for e in live if e.purpose == "audit_ip"}
+        self._by_version = {(e.purpose, e.version): derive(e.secret, e.purpose) for e in live}
         self._ip_macs = {}
         self._token_keys = {}
         self._active = {e.purpose: e for e in live if e.state == "active"}
@@ -188,11 +191,9 @@ class Keyring:
     def ip_mac(self, ip: str | IPv4Address | IPv6Address, *, version: int | None = None) -> bytes:
         """version(2) ‖ HMAC-SHA256 of the address in canonical form; an older version is asked for to verify a leaf."""
         wanted = self._key("audit_ip").version if version is None else version
-        known = self._ip_macs.get((ip, wanted))
-        if known is not None:
+        if (known := self._ip_macs.get((ip, wanted))) is not None:
             return known
-        key = self._ip_keys.get(wanted)
-        if key is None:
+        if (key := self._by_version.get(("audit_ip", wanted))) is None:
             raise KeysUnavailable
         address = ip_address(ip).packed if isinstance(ip, str) else ip.packed
         mac = wanted.to_bytes(_VERSION_BYTES, "big") + hmac.digest(key, address, "sha256")
@@ -200,6 +201,13 @@ class Keyring:
             self._ip_macs.clear()
         self._ip_macs[ip, wanted] = mac
         return mac
+
+    def audit_key(self, version: int | None = None) -> tuple[int, bytes]:
+        """The version and the Ed25519 seed that the trail is signed with. Raises KeysUnavailable."""
+        wanted = self._key("audit_signing").version if version is None else version
+        if (seed := self._by_version.get(("audit_signing", wanted))) is None:
+            raise KeysUnavailable
+        return wanted, seed
 
     def token_key(self, label: bytes) -> bytes:
         """32 bytes for cursors, fingerprints and the like: one key a label, new ones when `tokens` is rotated."""
@@ -305,10 +313,6 @@ def _wrap_aad(user_id: UUID, retention: RetentionClass, version: int, epoch: int
 def _key_commitment(data_key: bytes, aad: bytes) -> bytes:
     """A hash commits to a random key and tells nothing of it; HMAC would say no more and takes four times as long."""
     return sha256(b"usercore key commitment" + data_key + aad).digest()
-
-
-def _version(epoch: EpochKey) -> bytes:
-    return epoch.version.to_bytes(_VERSION_BYTES, "big")
 
 
 def _digest(index: _Index, field: Field, canonical: str) -> bytes:

@@ -1,0 +1,110 @@
+"""`usercore audit-verify` and `audit-prove`."""
+
+import asyncio
+import sys
+from pathlib import Path
+from uuid import UUID
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from usercore import app
+from usercore.commands.settings import current
+from usercore.trail.actions import Checkpoint, Finding, Proof, Verified, is_proven, prove, verify
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+SAID = {
+    "changed": "the row {event_id} was changed",
+    "removed": "the row {event_id} was removed",
+    "inserted": "the row {event_id} was inserted",
+    "reordered": "the row {event_id} is not where it was",
+    "segment": "the segment was changed",
+    "chain": "the segment does not follow the one before, or is not the one of the checkpoint",
+    "signature": "the segment is not signed with our key",
+    "cut": "the trail ends before this segment, of which there is a checkpoint",
+}
+
+
+@click.command(epilog="Example: usercore audit-verify --against checkpoints.json --keep checkpoints.json")
+@click.option(
+    "--against",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Checkpoints that were kept, one JSON object a line: without any, a tail that was cut off does not show.",
+)
+@click.option(
+    "--keep", type=click.Path(dir_okay=False, path_type=Path), help="Add the checkpoint to this file when all is well."
+)
+@JSON
+def audit_verify(against: Path | None, keep: Path | None, as_json: bool) -> None:
+    """Hold the whole audit trail against its signed segments; exit code 1 names the first thing that is wrong.
+
+    What it rests on: the signing key, which only the KMS opens, and the checkpoints that are kept elsewhere.
+    """
+    kept = [] if against is None else [_checkpoint(line) for line in against.read_bytes().splitlines() if line.strip()]
+
+    async def work() -> Verified:
+        columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("verifying", total=None)
+            async with app.opened(current()) as parts:
+                return await verify(
+                    parts.db,
+                    parts.keyring,
+                    against=kept,
+                    progress=lambda done, total: progress.update(task, completed=done, total=total),
+                )
+
+    found = asyncio.run(work())
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found)).decode())
+    else:
+        _say(found, checkpoints=len(kept))
+    if found.finding is not None:
+        sys.exit(1)
+    if keep is not None and found.checkpoint is not None:
+        with keep.open("ab") as file:
+            file.write(msgspec.json.encode(found.checkpoint) + b"\n")
+
+
+@click.command(epilog="Example: usercore audit-prove 01978c5e-5a0b-7d52-9d0e-3f6f2a1c9b11 > proof.json")
+@click.argument("event_id", type=click.UUID)
+@click.option("--check", is_flag=True, help="Only say whether the proof holds.")
+def audit_prove(event_id: UUID, check: bool) -> None:
+    """Print the proof that the row EVENT_ID is in the sealed trail: its audit path (RFC 9162) and the signature."""
+
+    async def work() -> Proof:
+        async with app.opened(current()) as parts:
+            return await prove(parts.db, parts.keyring, event_id)
+
+    proof = asyncio.run(work())
+    if not check:
+        click.echo(msgspec.json.format(msgspec.json.encode(proof)).decode())
+        return
+    good = is_proven(proof)
+    click.echo(
+        f"{event_id} is row {proof.index + 1} of {proof.count} of segment {proof.number}" if good else "no proof"
+    )
+    if not good:
+        sys.exit(1)
+
+
+def _say(found: Verified, *, checkpoints: int) -> None:
+    click.echo(f"{found.rows} rows in {found.segments} sealed segments, {found.unsealed} younger rows")
+    if found.finding is not None:
+        click.echo(f"segment {found.finding.segment}: {_words(found.finding)}")
+        return
+    against = f"{checkpoints} checkpoints" if checkpoints else "no checkpoint: a tail that was cut off would not show"
+    click.echo(f"all is as it was sealed; held against {against}")
+
+
+def _words(finding: Finding) -> str:
+    return SAID[finding.kind].format(event_id=finding.event_id)
+
+
+def _checkpoint(line: bytes) -> Checkpoint:
+    try:
+        return msgspec.json.decode(line, type=Checkpoint)
+    except msgspec.MsgspecError as error:
+        raise click.BadParameter("a line is no checkpoint", param_hint="--against") from error

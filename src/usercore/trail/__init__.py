@@ -1,0 +1,1 @@
+"""The sealed audit trail: signed, chained segments, and their verification."""

@@ -1,0 +1,283 @@
+"""Verbs of the sealed trail: seal what is over, verify all of it, prove one row. Transactions begin and end here.
+
+A segment holds the rows of a range of transactions that are over, so no row can come into it late. Segments are chained
+and signed: whoever changes a row with the owner's rights would have to sign again.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+from uuid import UUID
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from msgspec import Struct
+
+from usercore import telemetry
+from usercore.db import Conn, Db
+from usercore.errors import NotFound
+from usercore.events import now
+from usercore.outbox import leaf_hash, microseconds
+from usercore.pii.keyring import Keyring
+from usercore.trail import merkle, queries
+from usercore.trail.queries import LeafRow, SealedRow, Segment
+
+log = telemetry.logger(__name__)
+
+ROWS = 20_000
+"""Of a segment, unless one transaction has more: it cannot be split."""
+ID_BYTES = 16
+LEAF_BYTES = 48
+
+Kind = Literal["changed", "removed", "inserted", "reordered", "segment", "chain", "signature", "cut"]
+
+
+class Checkpoint(Struct, frozen=True):
+    """What the whole trail up to a segment hangs on: kept elsewhere, it shows when the tail was cut off."""
+
+    number: int
+    to_xid: int
+    hash: str
+    key_version: int
+    signature: str
+
+
+class Finding(Struct, frozen=True):
+    """The first thing that is wrong, with the row or the segment that it is about."""
+
+    kind: Kind
+    segment: int
+    event_id: UUID | None = None
+
+
+class Verified(Struct, frozen=True):
+    """What was looked at. `unsealed` rows are younger than the last segment: their own hashes were checked."""
+
+    segments: int
+    rows: int
+    unsealed: int
+    finding: Finding | None
+    checkpoint: Checkpoint | None
+
+
+class Proof(Struct, frozen=True):
+    """That a row is in the trail: RFC 9162's audit path to the root of its segment, and the segment's signature."""
+
+    event_id: UUID
+    leaf: str
+    index: int
+    path: list[str]
+    number: int
+    from_xid: int
+    to_xid: int
+    count: int
+    root: str
+    previous: str
+    sealed_at_us: int
+    hash: str
+    key_version: int
+    signature: str
+    public_key: str
+
+
+async def seal(db: Db, keyring: Keyring) -> int:
+    """Seal the next segment; the number of its rows, 0 when there is nothing to seal or somebody else is at it.
+
+    Raises KeysUnavailable.
+    """
+    version, seed = keyring.audit_key()
+    async with db.begin() as tx:
+        if not await queries.has_sealer_lock(tx):
+            return 0
+        last = await queries.get_last_segment(tx)
+        start = 0 if last is None else last.to_xid
+        end, leaves = await _next_leaves(tx, start)
+        if not leaves:
+            return 0
+        sealed_at = now()
+        number, previous = (1, merkle.FIRST) if last is None else (last.number + 1, last.hash)
+        root = merkle.root([leaf.leaf_hash for leaf in leaves])
+        digest = merkle.segment_hash(number, start, end, len(leaves), root, previous, microseconds(sealed_at))
+        segment = Segment(
+            number=number,
+            from_xid=start,
+            to_xid=end,
+            count=len(leaves),
+            leaves=b"".join(leaf.event_id.bytes + leaf.leaf_hash for leaf in leaves),
+            root=root,
+            previous=previous,
+            hash=digest,
+            sealed_at=sealed_at,
+            key_version=version,
+            signature=Ed25519PrivateKey.from_private_bytes(seed).sign(digest),
+        )
+        await queries.add_segment(tx, segment=segment)
+    telemetry.metrics.audit_sealed(len(leaves))
+    return len(leaves)
+
+
+async def _next_leaves(tx: Conn, start: int) -> tuple[int, list[LeafRow]]:
+    """The leaves of the next segment, and the transaction before which it ends."""
+    horizon = await queries.get_horizon(tx)
+    leaves = await queries.list_leaves(tx, from_xid=start, to_xid=horizon, most=ROWS + 1)
+    if len(leaves) <= ROWS:
+        return horizon, leaves
+    end = leaves[-1].xid
+    whole = [leaf for leaf in leaves if leaf.xid < end]
+    if whole:
+        return end, whole
+    return end + 1, await queries.list_leaves(tx, from_xid=end, to_xid=end + 1, most=2**31 - 1)
+
+
+async def verify(
+    db: Db,
+    keyring: Keyring,
+    *,
+    against: Sequence[Checkpoint] = (),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Verified:
+    """Hold the whole trail against its segments, up to the first thing that is wrong.
+
+    `against` are checkpoints that were kept elsewhere. Raises KeysUnavailable.
+    """
+    kept = {checkpoint.number: checkpoint for checkpoint in against}
+    previous, start, number, rows = merkle.FIRST, 0, 0, 0
+    last: Segment | None = None
+    finding: Finding | None = None
+    async with db.snapshot() as conn:
+        newest = await queries.get_last_segment(conn)
+        total = 0 if newest is None else newest.number
+        while finding is None and (found := await queries.list_segments(conn, after=number, most=1)):
+            last = segment = found[0]
+            finding = _broken_segment(keyring, segment, number + 1, start, previous, kept.get(segment.number))
+            if finding is None:
+                there = await queries.list_rows(conn, from_xid=segment.from_xid, to_xid=segment.to_xid)
+                finding = _first_difference(segment, there)
+            previous, start, number, rows = segment.hash, segment.to_xid, segment.number, rows + segment.count
+            progress(number, total)
+        if finding is None and kept and max(kept) > number:
+            finding = Finding("cut", max(kept))
+        tail = await queries.list_rows(conn, from_xid=start, to_xid=None)
+        if finding is None:
+            changed = next((row for row in tail if _leaf(row) != row.leaf_hash), None)
+            finding = None if changed is None else Finding("changed", 0, changed.event_id)
+    return Verified(number, rows, len(tail), finding, None if last is None else _checkpoint(last))
+
+
+async def prove(db: Db, keyring: Keyring, event_id: UUID) -> Proof:
+    """That a row is in the sealed trail. Raises NotFound for one that is not there or not sealed yet."""
+    async with db.snapshot() as conn:
+        xid = await queries.get_row_xid(conn, event_id=event_id)
+        segment = None if xid is None else await queries.get_segment_of(conn, xid=xid)
+    if segment is None:
+        raise NotFound
+    ids, leaves = _entries(segment)
+    if event_id not in ids:
+        raise NotFound
+    index = ids.index(event_id)
+    return Proof(
+        event_id=event_id,
+        leaf=leaves[index].hex(),
+        index=index,
+        path=[node.hex() for node in merkle.path(leaves, index)],
+        number=segment.number,
+        from_xid=segment.from_xid,
+        to_xid=segment.to_xid,
+        count=segment.count,
+        root=segment.root.hex(),
+        previous=segment.previous.hex(),
+        sealed_at_us=microseconds(segment.sealed_at),
+        hash=segment.hash.hex(),
+        key_version=segment.key_version,
+        signature=segment.signature.hex(),
+        public_key=_public_key(keyring, segment.key_version).public_bytes_raw().hex(),
+    )
+
+
+def is_proven(proof: Proof) -> bool:
+    """Whether a proof holds, by nothing but itself: its public key has to be known to be ours."""
+    try:
+        leaf, path = bytes.fromhex(proof.leaf), [bytes.fromhex(node) for node in proof.path]
+        root = merkle.root_of_path(leaf, proof.index, proof.count, path)
+        digest = merkle.segment_hash(
+            proof.number, proof.from_xid, proof.to_xid, proof.count, root, bytes.fromhex(proof.previous),
+            proof.sealed_at_us,
+        )  # fmt: skip
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(proof.public_key))
+        key.verify(bytes.fromhex(proof.signature), digest)
+    except (ValueError, InvalidSignature):
+        return False
+    return digest.hex() == proof.hash and root.hex() == proof.root
+
+
+def _broken_segment(
+    keyring: Keyring, segment: Segment, number: int, start: int, previous: bytes, kept: Checkpoint | None
+) -> Finding | None:
+    """What is wrong with a segment by itself, and with its place in the chain."""
+    if (segment.number, segment.from_xid, segment.previous) != (number, start, previous):
+        return Finding("chain", segment.number)
+    _, leaves = _entries(segment)
+    digest = merkle.segment_hash(
+        segment.number, segment.from_xid, segment.to_xid, segment.count, segment.root, segment.previous,
+        microseconds(segment.sealed_at),
+    )  # fmt: skip
+    if merkle.root(leaves) != segment.root or len(leaves) != segment.count or digest != segment.hash:
+        return Finding("segment", segment.number)
+    try:
+        _public_key(keyring, segment.key_version).verify(segment.signature, segment.hash)
+    except InvalidSignature:
+        return Finding("signature", segment.number)
+    if kept is not None and kept.hash != segment.hash.hex():
+        return Finding("chain", segment.number)
+    return None
+
+
+def _first_difference(segment: Segment, rows: Sequence[SealedRow]) -> Finding | None:
+    """The first row that is not what was sealed."""
+    ids, leaves = _entries(segment)
+    there, sealed = {row.event_id for row in rows}, set(ids)
+    for at, row in enumerate(rows):
+        if at < len(ids) and row.event_id == ids[at]:
+            if _leaf(row) != leaves[at] or row.leaf_hash != leaves[at]:
+                return Finding("changed", segment.number, row.event_id)
+        elif row.event_id not in sealed:
+            return Finding("inserted", segment.number, row.event_id)
+        elif at < len(ids) and ids[at] not in there:
+            return Finding("removed", segment.number, ids[at])
+        else:
+            return Finding("reordered", segment.number, row.event_id)
+    return Finding("removed", segment.number, ids[len(rows)]) if len(rows) < len(ids) else None
+
+
+def _entries(segment: Segment) -> tuple[list[UUID], list[bytes]]:
+    parts = [segment.leaves[at : at + LEAF_BYTES] for at in range(0, len(segment.leaves), LEAF_BYTES)]
+    return [UUID(bytes=part[:ID_BYTES]) for part in parts], [part[ID_BYTES:] for part in parts]
+
+
+def _leaf(row: SealedRow) -> bytes:
+    """The leaf hash of a row, made anew from what it says."""
+    return leaf_hash(
+        row.event_id.bytes,
+        None if row.user_id is None else row.user_id.bytes,
+        None if row.actor_id is None else row.actor_id.bytes,
+        row.actor_kind,
+        row.client,
+        row.action,
+        row.resource,
+        row.old_value,
+        row.new_value,
+        row.ip_mac,
+        microseconds(row.timestamp),
+        row.scope,
+        row.purpose,
+        row.request_id,
+        row.trace_id,
+    )
+
+
+def _checkpoint(segment: Segment) -> Checkpoint:
+    return Checkpoint(segment.number, segment.to_xid, segment.hash.hex(), segment.key_version, segment.signature.hex())
+
+
+def _public_key(keyring: Keyring, version: int) -> Ed25519PublicKey:
+    """Raises KeysUnavailable."""
+    return Ed25519PrivateKey.from_private_bytes(keyring.audit_key(version)[1]).public_key()

@@ -1,0 +1,67 @@
+"""Merkle trees as in RFC 9162, section 2.1, and what a segment's hash and signature cover: pure.
+
+Leaf hashes are there already (`outbox.leaf_hash`), so a tree begins with them. An inner node is SHA-256 over 0x01 and
+its two children; a segment's hash is SHA-256 over 0x02 and the MessagePack array of its fields.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import msgspec
+
+_canonical = msgspec.msgpack.Encoder()
+
+FIRST = bytes(32)
+"""What the first segment has for the hash of the one before."""
+
+
+def root(leaves: Sequence[bytes]) -> bytes:
+    """The root over leaf hashes; of none it is SHA-256 of nothing."""
+    if not leaves:
+        return hashlib.sha256().digest()
+    level = list(leaves)
+    # Pairing from the left, an odd one goes up as it is: the same tree as splitting at the largest power of two.
+    while len(level) > 1:
+        paired = [_node(level[at], level[at + 1]) for at in range(0, len(level) - 1, 2)]
+        level = paired + level[-1:] if len(level) % 2 else paired
+    return level[0]
+
+
+def path(leaves: Sequence[bytes], index: int) -> list[bytes]:
+    """The audit path of a leaf, from the bottom up."""
+    found: list[bytes] = []
+    level, at = list(leaves), index
+    while len(level) > 1:
+        sibling = at ^ 1
+        if sibling < len(level):
+            found.append(level[sibling])
+        paired = [_node(level[each], level[each + 1]) for each in range(0, len(level) - 1, 2)]
+        level = paired + level[-1:] if len(level) % 2 else paired
+        at //= 2
+    return found
+
+
+def root_of_path(leaf: bytes, index: int, size: int, siblings: Sequence[bytes]) -> bytes:
+    """The root that a leaf and its audit path lead to. Raises ValueError when the path has another length."""
+    node, at, last, left = leaf, index, size - 1, list(siblings)
+    while last > 0:
+        if at % 2 or at < last:
+            if not left:
+                raise ValueError("the path is too short")
+            node = _node(left.pop(0), node) if at % 2 else _node(node, left.pop(0))
+        at, last = at // 2, last // 2
+    if left:
+        raise ValueError("the path is too long")
+    return node
+
+
+def segment_hash(
+    number: int, from_xid: int, to_xid: int, count: int, tree_root: bytes, previous: bytes, sealed_at_us: int
+) -> bytes:
+    """What is signed of a segment, and what the next one chains to."""
+    fields = (number, from_xid, to_xid, count, tree_root, previous, sealed_at_us)
+    return hashlib.sha256(b"\x02" + _canonical.encode(fields)).digest()
+
+
+def _node(left: bytes, right: bytes) -> bytes:
+    return hashlib.sha256(b"\x01" + left + right).digest()
