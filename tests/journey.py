@@ -54,7 +54,7 @@ class Recorder(Client):
         self.answers[f"{reply.status} {code}".strip()] += 1
         if reply.status >= 400 or urlsplit(path).path in ("/health/live", "/health/ready", "/schema/openapi.json"):
             self.received.append(Place("error bodies", f"{method} {path} {reply.status} {code}", reply.body))
-        elif b'"pii_masked":true' in reply.body:
+        elif b'"pii_masked":true' in reply.body and "?reveal=" not in path:
             self.received.append(Place("masked bodies", f"{method} {path}", reply.body))
         elif urlsplit(path).path == "/metrics":
             self.received.append(Place("metrics", f"of {self.base}", reply.body))

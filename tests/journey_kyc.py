@@ -52,6 +52,7 @@ class Verification:
         await self.hears_from_strangers()
         await eventually(self._are_stored, why="the documents are fetched")
         await self.is_looked_at()
+        await self.is_handled_by_services()
 
     def secrets(self) -> list[Canary]:
         """What the vendors and the people's browsers were given: no store may have it in clear."""
@@ -124,6 +125,26 @@ class Verification:
             reply = await self._admin.send("POST", "/admin/kyc/manual-review", json=decision, headers=headers)
             assert reply.status == 200, reply.body
             self._api.received.append(Place("masked bodies", "POST /admin/kyc/manual-review", reply.body))
+
+    async def is_handled_by_services(self) -> None:
+        """Found, looked at, frozen, let go, and told of it: all of it masked."""
+        for asked in ({"pan_number": V["pan_number"]}, {"email": V["email"]}, {"phone": f"+91{V['phone']}"}):
+            reply = await self._admin.send("POST", "/admin/users/search", json={**asked, "limit": 1})
+            assert reply.json()["items"], reply.body
+            self._api.received.append(Place("masked bodies", "POST /admin/users/search", reply.body))
+        user = f"/internal/users/{self._person.id}"
+        reply = await self._admin.send("GET", f"{user}?reveal=phone&purpose=support")
+        assert V["phone"] in reply.body.decode()
+        for what, reason in (("freeze", "other"), ("unfreeze", "other")):
+            asked = {"reason": reason, "note": V["note of a reviewer"]}
+            headers = {"Idempotency-Key": f"{V['idempotency key']}-{what}"}
+            reply = await self._admin.send("POST", f"{user}/{what}", json=asked, headers=headers)
+            assert reply.status == 200, reply.body
+        for path in (user, f"{user}/audit?limit=200"):
+            await self._admin_gets(path)
+        reply = await self._person.get("/v1/me/access-log")
+        assert reply.status == 200
+        self._api.received.append(Place("masked bodies", "GET /v1/me/access-log", reply.body))
 
     async def hears_from_strangers(self) -> None:
         """Messages about nobody, in good and bad hands."""

@@ -288,6 +288,8 @@ CONTRACT_RECIPES = {
     "new-vendor",
     "webhook-replay",
     "kyc-reconcile",
+    "audit-verify",
+    "audit-prove",
 }
 
 

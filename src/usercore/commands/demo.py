@@ -13,7 +13,7 @@ import click
 from aiokafka import TopicPartition
 from rich.console import Console
 
-from usercore import kafka
+from usercore import app, kafka
 from usercore.commands import demo_kyc
 from usercore.commands.settings import current
 from usercore.commands.tokens import sign
@@ -23,6 +23,7 @@ from usercore.devstack.stack import Stack
 from usercore.events import AUTH_CREATED, new_event_id, now
 from usercore.outbox import AuditAction
 from usercore.settings import Settings
+from usercore.trail.actions import Verified, verify
 
 sql = Sql("demo")
 
@@ -109,7 +110,9 @@ class Demo:
                 await step()
             await demo_kyc.run(self)
             await self.audited()
+            await self.shown_who_looked()
         await db.close()
+        await self.verified()
         return self.steps
 
     async def created_by_event(self) -> None:
@@ -228,6 +231,27 @@ class Demo:
             },
         )
         self.done("audit trail: " + ", ".join(f"{action} ×{count}" for action, count in counts.items()))
+
+    async def shown_who_looked(self) -> None:
+        status, _, log = await self.call("GET", "/v1/me/access-log")
+        self.expect("GET /v1/me/access-log", status, 200)
+        self.expect("who received the data", [item["client"] for item in log["items"]], ["signzy", "hyperverge"])
+        self.done("GET /v1/me/access-log → what each vendor was sent")
+
+    async def verified(self) -> None:
+        """The worker's sealer has sealed it a moment ago; what it sealed is what is there."""
+        found: Verified | None = None
+        async with app.opened(self.settings) as parts:
+
+            async def sealed() -> bool:
+                nonlocal found
+                found = await verify(parts.db, parts.keyring)
+                return found.unsealed == 0
+
+            await self.eventually(sealed, "the trail is sealed")
+        assert found is not None
+        self.expect("what is wrong with the trail", found.finding, None)
+        self.done(f"the audit trail is sealed and verified: {found.rows} rows in {found.segments} signed segments")
 
     async def call(
         self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
