@@ -341,3 +341,17 @@ def test_pictures() -> None:
     )
     assert found.occurred_at == datetime(2023, 12, 19, 6, 51, 48, tzinfo=UTC)
     assert mapping.evidence(output("manually_approved"), {"results": modules}).occurred_at is None
+
+
+@pytest.mark.parametrize("word", [" YES ", "YES", "Yes", "yes\n", "true", True, 1, None, ""])
+def test_only_the_documented_word_speaks_for_a_face(word: Any) -> None:
+    """The host approves nobody of whom a check is to be reviewed, whatever the standing is."""
+    match = selfie({"match": {"value": word, "confidence": "high"}}, name="Face Match")
+    found = mapping.evidence(output("auto_approved"), {"results": [pan({}), LIVING, match]})
+    assert found.checks["selfie"] == "review"
+
+
+@pytest.mark.parametrize("action", [" PASS ", "PASS", "passed", "pass ", True, None])
+def test_only_the_documented_word_passes_a_module(action: Any) -> None:
+    found = mapping.evidence(output("auto_approved"), {"results": [pan({}, action), LIVING, MATCHING]})
+    assert found.checks["pan"] == "review"

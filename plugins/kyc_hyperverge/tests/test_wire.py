@@ -22,6 +22,7 @@ from usercore.plugins import (
     VendorError,
     VendorPending,
     VendorProtocolError,
+    VendorRejected,
     VendorUnavailable,
 )
 from usercore.plugins.vendor import WebhookScheme
@@ -260,6 +261,56 @@ REFUSALS: list[tuple[Answer, type[Exception]]] = [
 @pytest.mark.parametrize(("answer", "error"), REFUSALS)
 async def test_start_without_a_link(answer: tuple[int, Any], error: type[Exception]) -> None:
     assert await odd_start({LINK: answer}) is error
+
+
+OUTPUT = "/v1/output"
+LOGS = "/v1/link-kyc/results"
+DONE: Answer = (200, {"status": "success", "statusCode": 200, "result": {"status": "auto_approved", "flags": []}})
+FETCHES: list[tuple[dict[str, Answer], type[Exception]]] = [
+    (
+        {OUTPUT: (200, {"status": "failure", "statusCode": "401", "error": "Missing/Invalid credentials"})},
+        VendorAuthError,
+    ),
+    ({OUTPUT: (200, {"status": "failure", "statusCode": 403, "result": {"error": "x"}})}, VendorAuthError),
+    ({OUTPUT: (200, {"status": "failure", "statusCode": 429, "result": {"error": "rate limit"}})}, VendorUnavailable),
+    ({OUTPUT: (200, {"status": "failure", "statusCode": "500", "error": "busy"})}, VendorUnavailable),
+    ({OUTPUT: (429, {})}, VendorUnavailable),
+    ({OUTPUT: (400, {"statusCode": 400, "result": {"error": "TransactionId not found"}})}, VendorPending),
+    ({OUTPUT: (422, {"statusCode": 422, "result": {"error": "x"}})}, VendorProtocolError),
+    ({OUTPUT: DONE, LOGS: (200, {"status": "failure", "statusCode": "401", "error": "x"})}, VendorAuthError),
+    ({OUTPUT: DONE, LOGS: (200, {"status": "failure", "statusCode": "503", "error": "x"})}, VendorUnavailable),
+    ({OUTPUT: DONE, LOGS: (422, {"statusCode": 422, "result": {"error": "TransactionId not found"}})}, VendorPending),
+]
+
+
+@pytest.mark.parametrize(("answers", "error"), FETCHES)
+async def test_fetch_without_a_result(answers: dict[str, Answer], error: type[Exception]) -> None:
+    """The status stands in the body too, as a number or a text, and nobody is judged by an outage."""
+    sandbox = Odd()
+    sandbox.answers = answers
+    async with running(sandbox) as url, journey() as to:
+        started = await to.start()
+        to.vendor = to.vendor_with(base_url=url)
+        with pytest.raises(error):
+            await to.vendor.fetch(attempt(started))
+
+
+async def test_a_module_that_refuses_the_person_is_a_rejection() -> None:
+    """Their module APIs say it with a 400 and a summary that fails."""
+    summary = {"action": "fail", "details": [{"code": "111", "message": "PAN verification failed"}]}
+    answer = (400, {"status": "failure", "statusCode": 400, "result": {"error": "Bad Request", "summary": summary}})
+    assert await odd_start({LINK: answer}) is VendorRejected
+
+
+async def test_flags_are_a_list_of_a_journey_that_ended() -> None:
+    async with journey() as to:
+        started = await to.start()
+        said = {"outcome": "decline", "code": "document_unreadable"}
+        await to.control("complete", reference=started.vendor_case_id, **said)
+        _, answer = await to.ask("POST", OUTPUT, {"transactionId": started.vendor_case_id})
+        (flag,) = answer["result"]["flags"]
+        assert flag["values"] == {"422": "Document not detected"}
+        assert (await to.vendor.fetch(attempt(started))).rejection_code == "document_unreadable"
 
 
 # The page -------------------------------------------------------------------------------------------------------------

@@ -400,6 +400,31 @@ def loopback(text: Any) -> Any:
     return {"error": {"statusCode": 400, "name": "Error", "message": text}}
 
 
+def loopback_with_status(text: str) -> Any:
+    return {"error": {"name": "Error", "status": 400, "message": text}}
+
+
+def loopback_in_full(text: str) -> Any:
+    return {
+        "error": {
+            "name": "error",
+            "message": text,
+            "status": 400,
+            "reason": "INVALID_PARAM",
+            "type": "Bad Request",
+            "statusCode": 400,
+        }
+    }
+
+
+@pytest.mark.parametrize("form", [loopback, loopback_with_status, loopback_in_full])
+def test_all_forms_of_loopback_are_read(form: Any) -> None:
+    assert refusals.message(answer(400, form("beneficiaryIFSC is not valid"))) == "beneficiaryifsc is not valid"
+    assert refusals.is_about_the_account(answer(422, form("beneficiaryIFSC is not valid")))
+    assert refusals.is_not_yet(answer(401, form(PENDING)))
+    assert type(refusals.refusal(answer(403, form("Request limit exceeded")))) is VendorUnavailable
+
+
 def answer(status: int, body: Any) -> Response:
     raw = body.encode() if isinstance(body, str) else json.dumps(body).encode()
     return Response(status=status, headers={}, body=raw)

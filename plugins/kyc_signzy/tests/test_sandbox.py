@@ -4,6 +4,7 @@ import asyncio
 import re
 import socket
 import sys
+import time
 from typing import Any
 
 import aiohttp
@@ -183,6 +184,15 @@ async def test_files_are_there_for_a_while() -> None:
             async with here.session.get(url) as answer:
                 assert answer.status == 200
                 assert (answer.content_type, await answer.read()) == FILES[name]
+
+
+async def test_links_to_files_are_good_for_half_a_minute() -> None:
+    async with journey() as here:
+        made = time.monotonic_ns()
+        for url in (await files(here)).values():
+            until = int(url.split("/")[-2].partition("-")[0])
+            assert made < until <= time.monotonic_ns() + 30 * 10**9
+            assert until > made + 29 * 10**9
 
 
 async def test_files_are_gone_after_their_time() -> None:

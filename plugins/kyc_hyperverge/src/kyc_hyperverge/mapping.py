@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from kyc_hyperverge.reading import a_date, a_pan, a_text, a_time, a_word, an_object, last_four, objects
+from kyc_hyperverge.reading import a_constant, a_date, a_pan, a_text, a_time, a_word, an_object, last_four, objects
 from kyc_hyperverge.reasons import is_fraud, rejection_code
 from usercore.plugins import (
     Artifact,
@@ -143,7 +143,7 @@ def _checks(modules: list[dict[str, Any]], *, manual: bool) -> dict[Check, Check
 
 
 def _summary(module: Mapping[str, Any]) -> CheckResult:
-    return ACTIONS.get(a_word(an_object(_result(module).get("summary")).get("action")), "review")
+    return ACTIONS.get(a_constant(an_object(_result(module).get("summary")).get("action")), "review")
 
 
 def _said(module: Mapping[str, Any]) -> dict[str, CheckResult]:
@@ -156,7 +156,7 @@ def _said(module: Mapping[str, Any]) -> dict[str, CheckResult]:
         for part in (LIVE, MATCH):
             if part in detail:
                 value = an_object(detail[part]).get("value", detail[part])
-                said = YES_NO.get(a_word(value), "review")
+                said = YES_NO.get(a_constant(value), "review")
                 found[part] = _worst([found.get(part, said), said])
     return found
 
@@ -230,7 +230,7 @@ def _reasons(output: Mapping[str, Any], logs: Mapping[str, Any], modules: list[d
         yield from _texts(reason, *(an_object(reason).get(key) for key in ("text", "id")))
     for module in modules:
         summary = an_object(_result(module).get("summary"))
-        if a_word(summary.get("action")) != "pass":
+        if a_constant(summary.get("action")) != "pass":
             for detail in objects(summary.get("details")):
                 yield from _texts(detail.get("message"), detail.get("code"))
     for result in (output, logs):

@@ -41,6 +41,11 @@ def a_word(value: object) -> str:
     return re.sub("[- ]", "_", text).lower()
 
 
+def a_constant(value: object) -> str:
+    """A constant of which one spelling is documented, as it is written; empty for what is no text."""
+    return value if isinstance(value, str) else ""
+
+
 def a_number(value: object) -> int | None:
     """`200` and `"200"`."""
     if isinstance(value, bool):
