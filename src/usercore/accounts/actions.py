@@ -159,7 +159,7 @@ async def freeze(
 
     Raises UserNotFound, AccountErased, InvalidTransition, ValidationFailed, KeysUnavailable, and what `claim` raises.
     """
-    note = _note(asked.reason, asked.note)
+    note = validators.note(asked.reason, asked.note)
     frozen = False
     try:
         with telemetry.span("user.freeze"):
@@ -194,7 +194,7 @@ async def unfreeze(
     db: Db, keyring: Keyring, user_id: UUID, asked: Unfreeze, source: str, actor: Actor, key: Attempt | None
 ) -> Answer:
     """Lift the holds of a party; those of others stay. The user as it is then, masked. Raises as `freeze`."""
-    note = _note(asked.reason, asked.note)
+    note = validators.note(asked.reason, asked.note)
     try:
         with telemetry.span("user.unfreeze"):
             async with db.begin() as tx:
@@ -217,7 +217,7 @@ async def close(
 
     Raises UserNotFound, AccountErased, ValidationFailed, KeysUnavailable, and what `claim` raises.
     """
-    note = _note(asked.reason, asked.note)
+    note = validators.note(asked.reason, asked.note)
     settled: Settled | None = None
     at = now()
     try:
@@ -252,15 +252,3 @@ async def _sealed(tx: Conn, keyring: Keyring, user_id: UUID, field: pii.Field, n
     if note is None:
         return None
     return (await keys_of(tx, keyring, user_id, field.retention)).seal(field, note)
-
-
-def _note(reason: str, note: str | None) -> str | None:
-    """Raises ValidationFailed."""
-    if reason == "other" and not (note or "").strip():
-        raise ValidationFailed(errors=[FieldError("/note", "required", "The reason `other` needs a note.")])
-    if note is None:
-        return None
-    try:
-        return validators.free_text(note)
-    except validators.Invalid as invalid:
-        raise ValidationFailed(errors=[FieldError("/note", invalid.code, invalid.detail)]) from None

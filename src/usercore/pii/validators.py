@@ -6,7 +6,7 @@ from datetime import date, datetime
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from usercore.errors import UsercoreError
+from usercore.errors import FieldError, UsercoreError, ValidationFailed
 from usercore.pii import aadhaar
 
 INDIA = ZoneInfo("Asia/Kolkata")  # a person comes of age at midnight there, wherever the server is
@@ -146,6 +146,18 @@ def free_text(value: str, *, longest: int = LONGEST_FREE_TEXT) -> str:
     _refuse_unprintable(text, allowed=_JOINERS + "\n")
     _refuse_aadhaar(text)
     return text
+
+
+def note(reason: str, text: str | None) -> str | None:
+    """What somebody wrote beside the reason of a decision; `other` needs it. Raises ValidationFailed."""
+    if reason == "other" and not (text or "").strip():
+        raise ValidationFailed(errors=[FieldError("/note", "required", "The reason `other` needs a note.")])
+    if text is None:
+        return None
+    try:
+        return free_text(text)
+    except Invalid as invalid:
+        raise ValidationFailed(errors=[FieldError("/note", invalid.code, invalid.detail)]) from None
 
 
 def _tidy(value: str) -> str:

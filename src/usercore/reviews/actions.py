@@ -134,7 +134,7 @@ async def decide(kyc: Kyc, asked: Decide, actor: Actor, key: Attempt | None) -> 
     Raises CaseNotFound, CaseChanged, CaseNotInReview, SecondReviewerRequired, IdentityConflict, ValidationFailed, and
     what `claim` raises.
     """
-    note = _note(asked)
+    note = validators.note(asked.reason, asked.note)
     at = now()
     settled = None
     async with kyc.db.begin() as tx:
@@ -178,14 +178,3 @@ async def decide(kyc: Kyc, asked: Decide, actor: Actor, key: Attempt | None) -> 
     if settled is not None:
         settled.count()
     return answer
-
-
-def _note(asked: Decide) -> str | None:
-    if asked.reason == "other" and not (asked.note or "").strip():
-        raise ValidationFailed(errors=[FieldError("/note", "required", "The reason `other` needs a note.")])
-    if asked.note is None:
-        return None
-    try:
-        return validators.free_text(asked.note)
-    except validators.Invalid as invalid:
-        raise ValidationFailed(errors=[FieldError("/note", invalid.code, invalid.detail)]) from None
