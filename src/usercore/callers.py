@@ -10,11 +10,11 @@ from usercore import telemetry
 from usercore.answers import JSON, JsonAnswer
 from usercore.artifacts.actions import Artifacts
 from usercore.attempts.actions import Kyc
-from usercore.calls import EdgeRequest, client_ip, header, principal, request_id
+from usercore.calls import EdgeRequest, client_ip, header, principal, request_id, require_scope
 from usercore.db import Db
 from usercore.errors import PROBLEM_MEDIA_TYPE, FieldError, KeysUnavailable, ValidationFailed
 from usercore.idempotency import Answer, Attempt, fingerprint, stored_key
-from usercore.outbox import Actor, ActorKind
+from usercore.outbox import AccessPurpose, Actor, ActorKind
 from usercore.pii.keyring import Keyring
 from usercore.profiles.actions import ProfileReader
 from usercore.users.actions import UnknownUser, create_user
@@ -93,6 +93,16 @@ def answered(answer: Answer) -> JsonAnswer[Any]:
     headers = {"Idempotency-Replayed": "true"} if answer.replayed else {}
     media_type = JSON if answer.status < 400 else PROBLEM_MEDIA_TYPE
     return JsonAnswer(answer.body, status_code=answer.status, headers=headers, media_type=media_type)
+
+
+def revealed(request: EdgeRequest, reveal: str | None, purpose: AccessPurpose | None) -> list[str]:
+    """The members that a caller wants to see in clear. Raises Forbidden, and ValidationFailed without a purpose."""
+    fields = [name for name in (reveal or "").split(",") if name]
+    if fields:
+        require_scope(request, "pii:read")
+        if purpose is None:
+            raise ValidationFailed(errors=[FieldError("/query/purpose", "required", "Say what for.")])
+    return fields
 
 
 def page_size(limit: int) -> int:

@@ -15,7 +15,7 @@ from usercore.accounts import actions
 from usercore.accounts.actions import Accesses, Close, Freeze, Unfreeze
 from usercore.answers import JsonAnswer
 from usercore.callers import Service
-from usercore.calls import EdgeRequest, principal, require_scope
+from usercore.calls import EdgeRequest, principal
 from usercore.errors import (
     AccountErased,
     AuditUnavailable,
@@ -82,11 +82,7 @@ async def get_user(
     reveal: FromQuery[str | None] = None,
     purpose: FromQuery[AccessPurpose | None] = None,
 ) -> JsonAnswer[Me]:
-    fields = [name for name in (reveal or "").split(",") if name]
-    if fields:
-        require_scope(request, "pii:read")
-        if purpose is None:
-            raise ValidationFailed(errors=[FieldError("/query/purpose", "required", "Say what for.")])
+    fields = callers.revealed(request, reveal, purpose)
     actor = callers.actor(request, service)
     me = await actions.get_user(
         service.db, service.keyring, service.reader, user_id, actor, fields=fields, purpose=purpose

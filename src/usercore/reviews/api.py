@@ -10,12 +10,11 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from usercore import callers
 from usercore.answers import JsonAnswer
 from usercore.callers import Service
-from usercore.calls import EdgeRequest, require_scope
+from usercore.calls import EdgeRequest
 from usercore.errors import (
     CaseChanged,
     CaseNotFound,
     CaseNotInReview,
-    FieldError,
     IdempotencyInProgress,
     IdempotencyMismatch,
     IdentityConflict,
@@ -102,11 +101,7 @@ async def get_case(
     reveal: FromQuery[str | None] = None,
     purpose: FromQuery[AccessPurpose | None] = None,
 ) -> JsonAnswer[CaseView]:
-    fields = [name for name in (reveal or "").split(",") if name]
-    if fields:
-        require_scope(request, "pii:read")
-        if purpose is None:
-            raise ValidationFailed(errors=[FieldError("/query/purpose", "required", "Say what for.")])
+    fields = callers.revealed(request, reveal, purpose)
     actor = callers.actor(request, service)
     return JsonAnswer(await actions.get_case(service.kyc, case_id, actor, fields=fields, purpose=purpose))
 
