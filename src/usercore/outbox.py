@@ -189,9 +189,9 @@ def audit_row(change: Change, actor: Actor, at: datetime | None = None) -> Audit
         actor.request_id,
         actor.trace_id,
         leaf_hash(
-            event_id.bytes,
-            change.user_id.bytes if change.user_id is not None else None,
-            actor.id.bytes if actor.id is not None else None,
+            event_id,
+            change.user_id,
+            actor.id,
             actor.kind,
             actor.client,
             change.action,
@@ -199,7 +199,7 @@ def audit_row(change: Change, actor: Actor, at: datetime | None = None) -> Audit
             old,
             new,
             actor.ip_mac,
-            microseconds(timestamp),
+            timestamp,
             actor.scope,
             actor.purpose,
             actor.request_id,
@@ -231,10 +231,43 @@ def microseconds(at: datetime) -> int:
     return (at - _EPOCH) // _MICROSECOND
 
 
-def leaf_hash(*fields: str | bytes | int | None) -> bytes:
+def leaf_hash(
+    event_id: UUID,
+    user_id: UUID | None,
+    actor_id: UUID | None,
+    actor_kind: ActorKind,
+    client: str | None,
+    action: AuditAction,
+    resource: str,
+    old_value: str | None,
+    new_value: str | None,
+    ip_mac: bytes | None,
+    timestamp: datetime,
+    scope: str | None,
+    purpose: AccessPurpose | None,
+    request_id: str | None,
+    trace_id: str | None,
+) -> bytes:
     """SHA-256 of the leaf's canonical bytes, domain-separated from inner nodes as in RFC 9162, section 2.1.1.
 
     The bytes are a MessagePack array in shortest forms: text as str, digests and the 16 bytes of a UUID as bin, absent
     as nil, the time as microseconds since 1970.
     """
+    fields = (
+        event_id.bytes,
+        user_id.bytes if user_id is not None else None,
+        actor_id.bytes if actor_id is not None else None,
+        actor_kind,
+        client,
+        action,
+        resource,
+        old_value,
+        new_value,
+        ip_mac,
+        microseconds(timestamp),
+        scope,
+        purpose,
+        request_id,
+        trace_id,
+    )
     return hashlib.sha256(b"\x00" + _canonical.encode(fields)).digest()

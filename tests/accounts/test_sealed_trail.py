@@ -1,9 +1,12 @@
 """The sealed trail: what was done to it behind the service's back is found, and the first bad row has a name."""
 
 import asyncio
+import hashlib
+from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import asyncpg
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -11,7 +14,7 @@ from tests.databases import DatabaseUrls
 from usercore import telemetry
 from usercore.db import Conn
 from usercore.errors import NotFound
-from usercore.outbox import SYSTEM
+from usercore.outbox import SYSTEM, leaf_hash
 from usercore.trail import merkle
 from usercore.trail.actions import is_proven, prove, seal, verify
 from usercore.users.actions import create_user
@@ -248,6 +251,19 @@ async def test_a_proof(parts: Parts, owner: Conn) -> None:
     for unknown in (await a_row(owner, 12), uuid4()):
         with pytest.raises(NotFound):
             await prove(parts.db, parts.keyring, unknown)
+
+
+def test_the_canonical_bytes_of_a_row() -> None:
+    """As decision 13 says them: any MessagePack library makes them, in ten years too."""
+    user, at = UUID("6f0c1f2e-5a0b-4d52-9d0e-3f6f2a1c9b11"), datetime(2026, 1, 15, 9, 30, 0, 1, tzinfo=UTC)
+    made = leaf_hash(
+        user, user, None, "user", None, "profile.read", "users", None, "{}", b"mac", at, "s", "support", "r", None
+    )
+    fields = [
+        user.bytes, user.bytes, None, "user", None, "profile.read", "users", None, "{}", b"mac", 1_768_469_400_000_001,
+        "s", "support", "r", None,
+    ]  # fmt: skip
+    assert made == hashlib.sha256(b"\0" + msgspec.msgpack.encode(fields)).digest()
 
 
 def _rfc_root(leaves: list[bytes]) -> bytes:

@@ -148,10 +148,11 @@ async def verify(
         total = 0 if newest is None else newest.number
         while finding is None and (found := await queries.list_segments(conn, after=number, most=1)):
             last = segment = found[0]
-            finding = _broken_segment(keyring, segment, number + 1, start, previous, kept.get(segment.number))
+            ids, leaves = _entries(segment)
+            finding = _broken_segment(keyring, segment, leaves, number + 1, start, previous, kept.get(segment.number))
             if finding is None:
                 there = await queries.list_rows(conn, from_xid=segment.from_xid, to_xid=segment.to_xid)
-                finding = _first_difference(segment, there)
+                finding = _first_difference(segment.number, ids, leaves, there)
             previous, start, number, rows = segment.hash, segment.to_xid, segment.number, rows + segment.count
             progress(number, total)
         if finding is None and kept and max(kept) > number:
@@ -210,12 +211,17 @@ def is_proven(proof: Proof) -> bool:
 
 
 def _broken_segment(
-    keyring: Keyring, segment: Segment, number: int, start: int, previous: bytes, kept: Checkpoint | None
+    keyring: Keyring,
+    segment: Segment,
+    leaves: Sequence[bytes],
+    number: int,
+    start: int,
+    previous: bytes,
+    kept: Checkpoint | None,
 ) -> Finding | None:
     """What is wrong with a segment by itself, and with its place in the chain."""
     if (segment.number, segment.from_xid, segment.previous) != (number, start, previous):
         return Finding("chain", segment.number)
-    _, leaves = _entries(segment)
     digest = merkle.segment_hash(
         segment.number, segment.from_xid, segment.to_xid, segment.count, segment.root, segment.previous,
         microseconds(segment.sealed_at),
@@ -231,21 +237,22 @@ def _broken_segment(
     return None
 
 
-def _first_difference(segment: Segment, rows: Sequence[SealedRow]) -> Finding | None:
+def _first_difference(
+    segment: int, ids: Sequence[UUID], leaves: Sequence[bytes], rows: Sequence[SealedRow]
+) -> Finding | None:
     """The first row that is not what was sealed."""
-    ids, leaves = _entries(segment)
     there, sealed = {row.event_id for row in rows}, set(ids)
     for at, row in enumerate(rows):
         if at < len(ids) and row.event_id == ids[at]:
             if _leaf(row) != leaves[at] or row.leaf_hash != leaves[at]:
-                return Finding("changed", segment.number, row.event_id)
+                return Finding("changed", segment, row.event_id)
         elif row.event_id not in sealed:
-            return Finding("inserted", segment.number, row.event_id)
+            return Finding("inserted", segment, row.event_id)
         elif at < len(ids) and ids[at] not in there:
-            return Finding("removed", segment.number, ids[at])
+            return Finding("removed", segment, ids[at])
         else:
-            return Finding("reordered", segment.number, row.event_id)
-    return Finding("removed", segment.number, ids[len(rows)]) if len(rows) < len(ids) else None
+            return Finding("reordered", segment, row.event_id)
+    return Finding("removed", segment, ids[len(rows)]) if len(rows) < len(ids) else None
 
 
 def _entries(segment: Segment) -> tuple[list[UUID], list[bytes]]:
@@ -256,9 +263,9 @@ def _entries(segment: Segment) -> tuple[list[UUID], list[bytes]]:
 def _leaf(row: SealedRow) -> bytes:
     """The leaf hash of a row, made anew from what it says."""
     return leaf_hash(
-        row.event_id.bytes,
-        None if row.user_id is None else row.user_id.bytes,
-        None if row.actor_id is None else row.actor_id.bytes,
+        row.event_id,
+        row.user_id,
+        row.actor_id,
         row.actor_kind,
         row.client,
         row.action,
@@ -266,7 +273,7 @@ def _leaf(row: SealedRow) -> bytes:
         row.old_value,
         row.new_value,
         row.ip_mac,
-        microseconds(row.timestamp),
+        row.timestamp,
         row.scope,
         row.purpose,
         row.request_id,
