@@ -198,34 +198,27 @@ def _events_of(
 ) -> list[UserEvent]:
     """What consumers are told of a new status. Of `active` by itself nothing: `user.verified.v1` says it."""
     found: list[UserEvent] = []
+    by_source: list[type[UserFrozen | UserUnfrozen]] = []
     if user.status == "frozen" and status != "closed":
-        found.append(
-            UserUnfrozen(
-                event_id=new_event_id(),
-                occurred_at=at,
-                user_id=user.id,
-                version=version,
-                reason=reason,
-                source=source,
-                actor_id=actor_id,
-            )
-        )
+        by_source.append(UserUnfrozen)
     if status == "frozen":
-        found.append(
-            UserFrozen(
-                event_id=new_event_id(),
-                occurred_at=at,
-                user_id=user.id,
-                version=version,
-                reason=reason,
-                source=source,
-                actor_id=actor_id,
-            )
-        )
-    elif status in ("suspended", "closed"):
-        kind = UserSuspended if status == "suspended" else UserClosed
+        by_source.append(UserFrozen)
+    for kind in by_source:
         found.append(
             kind(
+                event_id=new_event_id(),
+                occurred_at=at,
+                user_id=user.id,
+                version=version,
+                reason=reason,
+                source=source,
+                actor_id=actor_id,
+            )
+        )
+    if status in ("suspended", "closed"):
+        final = UserSuspended if status == "suspended" else UserClosed
+        found.append(
+            final(
                 event_id=new_event_id(),
                 occurred_at=at,
                 user_id=user.id,
