@@ -3,7 +3,10 @@
 import base64
 import binascii
 import os
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import TypeVar
+from uuid import UUID
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -18,6 +21,30 @@ LONGEST = 2048
 """Characters; ours are about a hundred."""
 
 T = TypeVar("T", bound=msgspec.Struct)
+R = TypeVar("R")
+
+
+class Position(msgspec.Struct, frozen=True):
+    """Where a page ended, in a list that is ordered by a time and an id."""
+
+    at: datetime
+    id: UUID
+
+
+OLDEST = Position(datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
+"""Before all, for lists that begin with the oldest."""
+NEWEST = Position(datetime(9999, 12, 31, tzinfo=UTC), UUID(int=2**128 - 1))
+"""After all, for lists that begin with the newest."""
+
+
+def page(
+    rows: Sequence[R], limit: int, position: Callable[[R], msgspec.Struct], key: bytes, *, context: bytes
+) -> tuple[Sequence[R], str | None]:
+    """The rows of a page, of which one more than it has was asked for; and the cursor of the next, if there is one."""
+    if len(rows) <= limit:
+        return rows, None
+    rows = rows[:limit]
+    return rows, seal(key, position(rows[-1]), context=context)
 
 
 def seal(key: bytes, payload: msgspec.Struct, *, context: bytes) -> str:

@@ -1,7 +1,7 @@
 """Verbs of accounts: look at one, freeze, unfreeze, close. Transactions begin and end here."""
 
 from collections.abc import Collection
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
@@ -11,6 +11,7 @@ from msgspec import Struct
 from usercore import cursors, telemetry
 from usercore.accounts import queries
 from usercore.accounts.queries import OpenHold
+from usercore.cursors import Position
 from usercore.db import Conn, Db
 from usercore.disclosures.actions import reveal
 from usercore.errors import FieldError, InvalidTransition, UserNotFound, ValidationFailed
@@ -79,17 +80,9 @@ class Accesses(Struct, frozen=True):
     next_cursor: str | None
 
 
-class Position(Struct, frozen=True):
-    at: datetime
-    id: UUID
-
-
 class Account(Struct, frozen=True):
     status: UserStatus
     holds: list[OpenHold]
-
-
-_NEWEST = Position(datetime(9999, 12, 31, tzinfo=UTC), UUID(int=2**128 - 1))
 
 
 async def get_user(
@@ -128,16 +121,13 @@ async def list_accesses(db: Db, keyring: Keyring, user_id: UUID, limit: int, cur
     Raises UnknownUser, AccountErased and InvalidCursor.
     """
     key, context = keyring.token_key(b"cursor"), b"access log" + user_id.bytes
-    after = _NEWEST if cursor is None else cursors.open(key, Position, cursor, context=context)
+    after = cursors.NEWEST if cursor is None else cursors.open(key, Position, cursor, context=context)
     await get_version(db, user_id)
     async with db.read() as conn:
         rows = await queries.list_accesses(
             conn, user_id=user_id, before_at=after.at, before_id=after.id, most=limit + 1
         )
-    more = None
-    if len(rows) > limit:
-        rows = rows[:limit]
-        more = cursors.seal(key, Position(rows[-1].at, rows[-1].id), context=context)
+    rows, more = cursors.page(rows, limit, lambda row: Position(row.at, row.id), key, context=context)
     items = [Access(row.at, row.actor_kind, row.client, row.fields, row.purpose, row.action) for row in rows]
     return Accesses(items, more)
 

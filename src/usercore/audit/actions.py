@@ -1,7 +1,7 @@
 """Verbs of the audit trail: show one user's, keep partitions ahead of time."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from usercore import cursors, telemetry
 from usercore.audit import queries
+from usercore.cursors import Position
 from usercore.db import Db
 from usercore.errors import UserNotFound
 from usercore.events import now
@@ -21,8 +22,7 @@ MONTHS_AHEAD = 6
 """A missing partition would stop every read and change; half a year outlasts any outage of the workers."""
 
 
-BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
-END = datetime(9999, 12, 31, tzinfo=UTC)
+BEGINNING, END = cursors.OLDEST.at, cursors.NEWEST.at
 
 
 class TrailEntry(Struct, frozen=True, kw_only=True):
@@ -44,11 +44,6 @@ class Trail(Struct, frozen=True):
     next_cursor: str | None
 
 
-class Position(Struct, frozen=True):
-    at: datetime
-    id: UUID
-
-
 async def list_trail(
     db: Db,
     keyring: Keyring,
@@ -65,9 +60,7 @@ async def list_trail(
     A cursor goes on with whatever filters it is given. Raises UserNotFound and InvalidCursor.
     """
     key, context = keyring.token_key(b"cursor"), b"trail" + user_id.bytes
-    after = Position(END, UUID(int=2**128 - 1))
-    if cursor is not None:
-        after = cursors.open(key, Position, cursor, context=context)
+    after = cursors.NEWEST if cursor is None else cursors.open(key, Position, cursor, context=context)
     async with db.read() as conn:
         if not await queries.has_user(conn, user_id=user_id):
             raise UserNotFound
@@ -81,10 +74,7 @@ async def list_trail(
             before_id=after.id,
             most=limit + 1,
         )
-    more = None
-    if len(rows) > limit:
-        rows = rows[:limit]
-        more = cursors.seal(key, Position(rows[-1].timestamp, rows[-1].event_id), context=context)
+    rows, more = cursors.page(rows, limit, lambda row: Position(row.timestamp, row.event_id), key, context=context)
     return Trail([_entry(row) for row in rows], more)
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
@@ -21,9 +21,6 @@ from usercore.pii import classification as pii
 from usercore.pii import masks, validators
 from usercore.pii.keyring import Keyring
 
-_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
-_END = datetime(9999, 12, 31, tzinfo=UTC)
-_LAST = UUID(int=2**128 - 1)
 _CONTEXT = b"users search"
 
 
@@ -59,11 +56,9 @@ class FoundPage(Struct, frozen=True):
     next_cursor: str | None
 
 
-class Position(Struct, frozen=True):
-    """Where a page ended, and the digest of what was searched for."""
+class Position(cursors.Position, frozen=True):
+    """With the digest of what was searched for."""
 
-    at: datetime
-    id: UUID
     filters: str
 
 
@@ -79,7 +74,7 @@ async def search(db: Db, keyring: Keyring, asked: Search, actor: Actor) -> Found
     )
     key = keyring.token_key(b"cursor")
     same = _digest(key, msgspec.json.encode({**asdict(asked), "limit": None, "cursor": None}).decode())
-    after = Position(_END, _LAST, same)
+    after = Position(cursors.NEWEST.at, cursors.NEWEST.id, same)
     if asked.cursor is not None:
         after = cursors.open(key, Position, asked.cursor, context=_CONTEXT)
         if not hmac.compare_digest(after.filters, same):
@@ -89,8 +84,8 @@ async def search(db: Db, keyring: Keyring, asked: Search, actor: Actor) -> Found
         status=asked.status,
         kyc_status=asked.kyc_status,
         kyc_tier=asked.kyc_tier,
-        created_from=_utc(asked.created_from, _BEGINNING),
-        created_to=_utc(asked.created_to, _END),
+        created_from=_utc(asked.created_from, cursors.OLDEST.at),
+        created_to=_utc(asked.created_to, cursors.NEWEST.at),
     )
     async with db.begin() as tx:
         if email is None and phone is None and pan is None:
@@ -121,11 +116,10 @@ async def search(db: Db, keyring: Keyring, asked: Search, actor: Actor) -> Found
         found = min(len(rows), asked.limit)
         change = Change(action="user.searched", user_id=None, resource="users", new={"filters": said, "found": found})
         await record(tx, change, actor=actor)
-    more = None
-    if len(rows) > asked.limit:
-        last = rows[asked.limit - 1]
-        more = cursors.seal(key, Position(last.created_at, last.id, same), context=_CONTEXT)
-    return FoundPage([_found(row) for row in rows[: asked.limit]], more)
+    rows, more = cursors.page(
+        rows, asked.limit, lambda row: Position(row.created_at, row.id, same), key, context=_CONTEXT
+    )
+    return FoundPage([_found(row) for row in rows], more)
 
 
 def _found(row: FoundRow) -> Found:

@@ -1,7 +1,6 @@
 """Verbs of reviews: list, look with or without a reveal, decide. Transactions begin and end here."""
 
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
 from typing import Literal
 from uuid import UUID
 
@@ -11,6 +10,7 @@ from msgspec.structs import replace
 
 from usercore import cursors
 from usercore.attempts.actions import Kyc
+from usercore.cursors import Position
 from usercore.disclosures.actions import reveal
 from usercore.errors import (
     CaseChanged,
@@ -51,7 +51,6 @@ REJECTIONS: Mapping[str, RejectionCode] = {
 }
 IDENTITY = ("name", "date_of_birth", "pan_number", "aadhaar_last4", "address")
 """What can be revealed of a case."""
-_FIRST = (datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
 
 
 class Decide(Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,21 +74,13 @@ class Reviews(Struct, frozen=True):
     next_cursor: str | None
 
 
-class Position(Struct, frozen=True):
-    at: datetime
-    id: UUID
-
-
 async def list_reviews(kyc: Kyc, limit: int, cursor: str | None) -> Reviews:
     """A page of the cases in review, oldest first. Raises InvalidCursor."""
     key, context = kyc.keyring.token_key(b"cursor"), b"reviews"
-    after = cursors.open(key, Position, cursor, context=context) if cursor is not None else Position(*_FIRST)
+    after = cursors.OLDEST if cursor is None else cursors.open(key, Position, cursor, context=context)
     async with kyc.db.read() as conn:
         rows = await queries.list_reviews(conn, after_at=after.at, after_id=after.id, most=limit + 1)
-    more = None
-    if len(rows) > limit:
-        rows = rows[:limit]
-        more = cursors.seal(key, Position(rows[-1].initiated_at, rows[-1].id), context=context)
+    rows, more = cursors.page(rows, limit, lambda row: Position(row.initiated_at, row.id), key, context=context)
     at = now()
     return Reviews([views.review(row, at) for row in rows], more)
 
