@@ -30,7 +30,7 @@ from usercore.kyc.actions import Heard, apply
 from usercore.lapses.actions import end_validity
 from usercore.lifecycle.actions import apply_auth_events
 from usercore.outbox import SYSTEM, Actor
-from usercore.plugins import Evidence, Standing
+from usercore.plugins import Evidence, RejectionCode, Standing
 from usercore.profiles.actions import update_profile
 from usercore.profiles.profile import ProfilePatch
 from usercore.users.actions import create_user
@@ -38,6 +38,8 @@ from usercore.verification.actions import Initiate, initiate
 
 PARTIES = ("risk", "wallet", "internal")
 SOURCES = (*PARTIES, "auth", "kyc")
+CODES: Mapping[Standing, RejectionCode] = {Standing.REJECTED: "face_mismatch", Standing.FRAUD: "fraud"}
+"""A rejection for fraud is fraud, whatever its standing."""
 FROZEN, UNFROZEN = "user.frozen.v1", "user.unfrozen.v1"
 SUSPENDED, CLOSED, VERIFIED = "user.suspended.v1", "user.closed.v1", "user.verified.v1"
 
@@ -193,7 +195,7 @@ class Machine(RuleBasedStateMachine):
         evidence = Evidence(
             standing=standing,
             vendor_status="so",
-            rejection_code=None if standing is Standing.APPROVED else "fraud",
+            rejection_code=CODES.get(standing),
             checks={"pan": "passed"},
         )
         w, heard = self._world, Heard(self._attempt, "webhook", str(self._said), evidence)
