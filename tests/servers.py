@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from usercore.devstack import clickhouse as clickhouse_server
+from usercore.devstack.clickhouse import ClickHouse
 from usercore.devstack.kafka import Kafka
 from usercore.devstack.postgres import Postgres
 from usercore.devstack.redis import Redis
@@ -70,6 +72,24 @@ def kafka(servers_folder: Path) -> Generator[Kafka]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def clickhouse_program() -> Path:
+    """Skips where no server can be had, which must not be the case where CI runs."""
+    program = clickhouse_server.choose(print)
+    if program is None:
+        assert "CI" not in os.environ, "no ClickHouse here"
+        pytest.skip("no ClickHouse can be had on this machine")
+    return program
+
+
+@pytest.fixture(scope="session")
+def clickhouse(servers_folder: Path, clickhouse_program: Path) -> Generator[ClickHouse]:
+    server = ClickHouse(servers_folder / "clickhouse", clickhouse_program)
+    server.start()
+    yield server
+    server.stop()
+
+
 @pytest.fixture
 def server_home(servers_folder: Path) -> Generator[Callable[[str], Path]]:
     """New folders for servers that a test has for itself; removed with what runs in them."""
@@ -124,6 +144,23 @@ def fresh_kafka(server_home: Callable[[str], Path]) -> Generator[Callable[[], Ka
 
     def make() -> Kafka:
         server = Kafka(server_home("kafka"))
+        made.append(server)
+        server.start()
+        return server
+
+    yield make
+    for server in made:
+        server.kill()
+
+
+@pytest.fixture
+def fresh_clickhouse(
+    server_home: Callable[[str], Path], clickhouse_program: Path
+) -> Generator[Callable[[], ClickHouse]]:
+    made: list[ClickHouse] = []
+
+    def make() -> ClickHouse:
+        server = ClickHouse(server_home("clickhouse"), clickhouse_program)
         made.append(server)
         server.start()
         return server

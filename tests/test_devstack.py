@@ -17,8 +17,8 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from tests.servers import Kafka, Postgres, Redis
-from usercore.devstack import accounts, kafka_jars, room, stack
+from tests.servers import ClickHouse, Kafka, Postgres, Redis
+from usercore.devstack import accounts, clickhouse, kafka_jars, room, stack
 from usercore.devstack.environment import checkout, environment
 from usercore.devstack.kafka import choose, new_cluster_id
 from usercore.devstack.processes import Daemon, StackError, alive, free_port, port_is_free, quiet, remembered_port
@@ -170,6 +170,33 @@ def test_redis_wants_a_password_and_survives_kill(fresh_redis: Callable[[], Redi
     assert server.pid() is None
     server.start()
     assert server.url == url
+
+
+def test_clickhouse_survives_kill_and_its_secrets_are_its_owners(
+    fresh_clickhouse: Callable[[], ClickHouse],
+) -> None:
+    server = fresh_clickhouse()
+    port, pid = server.port, server.pid()
+    assert server.version.split()[1] >= "18.16"
+    for name in ("password", "users.xml"):
+        assert stat.S_IMODE((server.home / name).stat().st_mode) == 0o600
+    server.kill()
+    assert server.pid() is None
+    server.start()
+    server.start()
+    assert (server.port, server.pid() != pid) == (port, True)
+
+
+def test_without_clickhouse_the_stack_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    said: list[str] = []
+    if clickhouse.installed() is None:
+        assert clickhouse.choose(said.append) is None
+        assert said == ["clickhouse: no package of it here; the audit trail stays whole in Postgres"]
+    monkeypatch.setenv("USERCORE_DEV_CLICKHOUSE", "off")
+    assert clickhouse.choose(said.append) is None
+    assert len(said) <= 1
 
 
 def test_kafka_survives_kill_with_its_topics(fresh_kafka: Callable[[], Kafka]) -> None:

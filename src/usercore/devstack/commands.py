@@ -51,7 +51,7 @@ def doctor(as_json: bool) -> None:
         console = Console()
         for finding in findings:
             mark = "[green]ok  [/green]" if finding.ok else "[red]FAIL[/red]"
-            console.print(f"{mark} {finding.name:<9} {escape(finding.text)}", highlight=False, soft_wrap=True)
+            console.print(f"{mark} {finding.name:<10} {escape(finding.text)}", highlight=False, soft_wrap=True)
     if not all(finding.ok for finding in findings):
         raise click.exceptions.Exit(1)
 

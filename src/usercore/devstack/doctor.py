@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Generator
 from typing import NamedTuple
 
-from usercore.devstack import kafka_jars, room
+from usercore.devstack import clickhouse, kafka_jars, room
 from usercore.devstack.kafka import KINDS
 from usercore.devstack.processes import StackError
 from usercore.devstack.stack import Stack, answers
@@ -23,6 +23,7 @@ def examine(stack: Stack) -> Generator[Finding]:
     yield Finding("python", sys.version_info >= (3, 11), f"{platform.python_version()} at {sys.executable}")
     yield _asked("disk", lambda: room.check_disk(stack.home.parent, first=False), "enough room for the stack")
     yield Finding("kafka", True, _kafka_kind())
+    yield Finding("clickhouse", True, _clickhouse_kind())
     if stack.kafka.pid() is None:
         kind = "apache" if kafka_jars.java() and kafka_jars.cached() else "mock"
         yield _asked("memory", lambda: room.check_memory(KINDS[kind]), "enough memory for the stack")
@@ -48,6 +49,12 @@ def _kafka_kind() -> str:
     if shutil.which("mvn"):
         return f"Apache Kafka {kafka_jars.version()}, to be fetched with Maven"
     return "no Maven to fetch Apache Kafka with, so the in-memory mock cluster"
+
+
+def _clickhouse_kind() -> str:
+    if program := clickhouse.installed():
+        return f"the server {program}"
+    return "none here; ./justw up fetches Debian's package where apt-get is, else the trail stays in Postgres"
 
 
 def _api(stack: Stack) -> Generator[Finding]:

@@ -10,7 +10,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -187,6 +188,14 @@ def wait_until(ready: Callable[[], bool], running: Callable[[], bool], patience_
         time.sleep(pause)
         pause = min(pause * 1.5, 0.25)
     return False
+
+
+def in_parallel(tasks: Iterable[Callable[[], None]]) -> None:
+    """Run them all to their end, then raise the first failure."""
+    with ThreadPoolExecutor() as pool:
+        running = [pool.submit(task) for task in tasks]
+    for task in running:
+        task.result()
 
 
 @contextlib.contextmanager

@@ -11,8 +11,8 @@ from usercore.devstack.processes import StackError
 
 MB = 1_000_000
 
-# Measured at rest: Kafka 280 MB (heap up to 512), Postgres 120, the services 150 each.
-MEMORY_NEEDED: dict[Kind, int] = {"apache": 900 * MB, "mock": 500 * MB}
+# Measured at rest: Kafka 280 MB (heap up to 512), Postgres 120, ClickHouse 100, the services 150 each.
+MEMORY_NEEDED: dict[Kind, int] = {"apache": 1000 * MB, "mock": 600 * MB}
 DISK_NEEDED_AT_FIRST = 500 * MB
 DISK_NEEDED = 100 * MB
 

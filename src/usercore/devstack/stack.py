@@ -9,13 +9,13 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from usercore.devstack import room, sandboxes
+from usercore.devstack import clickhouse, room, sandboxes
+from usercore.devstack.clickhouse import ClickHouse
 from usercore.devstack.environment import write_environment
 from usercore.devstack.kafka import Kafka
 from usercore.devstack.postgres import Postgres
@@ -25,6 +25,7 @@ from usercore.devstack.processes import (
     StackError,
     disk_full,
     disk_is_full,
+    in_parallel,
     locked,
     log_tail,
     port_is_free,
@@ -96,12 +97,16 @@ class Stack:
         self.redis = Redis(self.home / "redis", say=say)
         self.kafka = Kafka(self.home / "kafka", say=say)
         self._daemons = {service.name: Daemon(self.home / service.name) for service in self._services}
-        self._servers: Mapping[str, _Server] = {"postgres": self.postgres, "redis": self.redis, "kafka": self.kafka}
+        self.clickhouse: ClickHouse | None = None
+        self._servers: dict[str, _Server] = {"postgres": self.postgres, "redis": self.redis, "kafka": self.kafka}
+        if (self.home / "clickhouse").exists():
+            self._use_clickhouse(clickhouse.installed())
 
     def up(self) -> None:
         """Start what does not run and return when all of it is ready. Raises StackError with what to do."""
         with self._alone():
             check_room(self)
+            self._use_clickhouse(clickhouse.choose(self._say))
             in_parallel(functools.partial(self._start_server, name) for name in self._servers)
             self.postgres.create_database(DATABASE)
             self.kafka.create_topics(TOPICS)
@@ -165,6 +170,13 @@ class Stack:
                 f"{error.filename or self.home}: {error.strerror}; mend that, then start again."
             ) from error
 
+    def _use_clickhouse(self, program: Path | None) -> None:
+        """Part of the stack where it can be had."""
+        if program is None or self.clickhouse is not None:
+            return
+        self.clickhouse = ClickHouse(self.home / "clickhouse", program, say=self._say)
+        self._servers["clickhouse"] = self.clickhouse
+
     def _start_server(self, name: str) -> None:
         server = self._servers[name]
         if server.pid() is None:
@@ -201,6 +213,8 @@ class Stack:
 
     def _write_settings(self, ports: Mapping[str, Mapping[str, int]]) -> dict[str, str]:
         values = settings(self.home, self.postgres, self.redis, self.kafka, ports[self._services[0].name])
+        if self.clickhouse is not None:
+            values["CLICKHOUSE_URL"] = self.clickhouse.url()
         every = {name: port for own in ports.values() for name, port in own.items()}
         values |= sandboxes.settings(self._sandboxes, every)
         write_environment(self.home, values)
@@ -301,11 +315,3 @@ def fingerprint(service: Service, values: Mapping[str, str]) -> str:
     for file in sorted(package.rglob("*.py")) + sorted(resource_dir("sql").glob("*.sql")):
         digest.update(f"{file}{file.stat().st_mtime_ns}".encode())
     return digest.hexdigest()
-
-
-def in_parallel(tasks: Iterable[Callable[[], None]]) -> None:
-    """Run them all to their end, then raise the first failure."""
-    with ThreadPoolExecutor() as pool:
-        running = [pool.submit(task) for task in tasks]
-    for task in running:
-        task.result()
