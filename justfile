@@ -153,6 +153,11 @@ user-close *args:
 audit-verify *args:
     usercore audit-verify "$@"
 
+# Compare the trail in Postgres and in ClickHouse: audit-reconcile; --execute sends again what is missing
+[group('audit')]
+audit-reconcile *args:
+    usercore audit-reconcile "$@"
+
 # Print the proof that a row is in the trail: audit-prove EVENT_ID
 [group('audit')]
 audit-prove *args:

@@ -73,7 +73,8 @@ class PlainReader(ProfileReader):
 
 def unaudited(parts: Parts) -> Edge:
     """The handler of GET /v1/me behind the same edge, with a plain select."""
-    service = Service(parts.db, parts.keyring, PlainReader(parts.db, parts.keyring), parts.kyc, parts.artifacts, {})
+    reader = PlainReader(parts.db, parts.keyring)
+    service = Service(parts.db, parts.keyring, reader, parts.kyc, parts.artifacts, {}, None)
 
     async def ready() -> Readiness:
         return Readiness("ready", {})

@@ -37,6 +37,14 @@ where s.number > :after
 order by s.number
 limit :most;
 
+-- name: list_ranges
+-- Which transactions the pieces after one have, without their leaves.
+select s.number, s.from_xid, s.to_xid, s.count from audit_segments s where s.number > :after order by s.number limit :most;
+
+-- name: count_sealed
+-- Rows in the pieces up to one.
+select coalesce(sum(s.count), 0)::bigint from audit_segments s where s.number <= :number;
+
 -- name: list_rows
 -- Whole rows of a range of transactions, in the order in which they were sealed.
 select

@@ -290,6 +290,7 @@ CONTRACT_RECIPES = {
     "kyc-reconcile",
     "audit-verify",
     "audit-prove",
+    "audit-reconcile",
 }
 
 

@@ -19,6 +19,7 @@ from usercore.audit import api as audit_api
 from usercore.auth import Authenticator
 from usercore.batcher import Batcher
 from usercore.callers import Service
+from usercore.clickhouse import ClickHouse
 from usercore.consents import api as consents_api
 from usercore.db import Db
 from usercore.edge import Edge
@@ -74,19 +75,29 @@ async def opened(settings: Settings) -> AsyncGenerator[Parts]:
     keyring = Keyring(cipher(settings.pii_cipher))
     loading = asyncio.create_task(keystore.keep_loaded(db, kms, keyring), name="keyring")
     outside = open_session(production=settings.production)
+    archive = open_archive(settings)
     try:
         kyc = _kyc(settings, db, keyring, outside)
         with suppress(TimeoutError):
             async with asyncio.timeout(KEYS_WAIT_S):
                 await keyring.ready.wait()
-        yield Parts(settings, db, keyring, kyc, _artifacts(settings, db, keyring, outside))
+        yield Parts(settings, db, keyring, kyc, _artifacts(settings, db, keyring, outside), archive)
         await kyc.finish_calls()
     finally:
         await outside.close()
+        if archive is not None:
+            await archive.close()
         loading.cancel()
         await asyncio.gather(loading, return_exceptions=True)
         await kms.close()
         await db.close()
+
+
+def open_archive(settings: Settings) -> ClickHouse | None:
+    """The audit archive, which is connected to when it is needed; None without CLICKHOUSE_URL."""
+    if settings.clickhouse_url is None:
+        return None
+    return ClickHouse(settings.clickhouse_url.reveal(), settings.clickhouse_cluster)
 
 
 def _kyc(settings: Settings, db: Db, keyring: Keyring, outside: ClientSession) -> Kyc:
@@ -126,9 +137,10 @@ async def api(parts: Parts) -> AsyncGenerator[tuple[Edge, Edge]]:
     batcher: Batcher[AuditRow, ReadProfileRow | None] = Batcher(db.dedicated, read_batch, metrics.audit_write)
     redis = RedisGuard(settings.redis_url.reveal(), metrics)
     authenticator = Authenticator.from_settings(settings)
-    health = Health(db, keyring, redis, settings.kafka_brokers)
+    health = Health(db, keyring, redis, settings.kafka_brokers, parts.archive)
     metrics.before_render(lambda: _show_pool(db))
-    service = Service(db, keyring, ProfileReader(batcher, keyring), parts.kyc, parts.artifacts, settings.hold_sources)
+    reader = ProfileReader(batcher, keyring)
+    service = Service(db, keyring, reader, parts.kyc, parts.artifacts, settings.hold_sources, parts.archive)
     limiter = Limiter(redis)
 
     async def count_patch(subject: str) -> Verdict:

@@ -11,6 +11,7 @@ from usercore.answers import JSON, JsonAnswer
 from usercore.artifacts.actions import Artifacts
 from usercore.attempts.actions import Kyc
 from usercore.calls import EdgeRequest, client_ip, header, principal, request_id, require_scope
+from usercore.clickhouse import ClickHouse
 from usercore.db import Db
 from usercore.errors import PROBLEM_MEDIA_TYPE, FieldError, KeysUnavailable, ValidationFailed
 from usercore.idempotency import Answer, Attempt, fingerprint, stored_key
@@ -36,6 +37,7 @@ class Service(Struct, frozen=True):
     artifacts: Artifacts
     hold_sources: Mapping[str, str]
     """Whose holds a calling service places, by its client id."""
+    archive: ClickHouse | None
 
 
 def actor(request: EdgeRequest, service: Service) -> Actor:

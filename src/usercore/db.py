@@ -140,14 +140,17 @@ class Db:
         """A connection without a transaction: each statement is its own. Raises DatabaseUnavailable."""
         return _Read(self)
 
-    async def dedicated(self) -> asyncpg.Connection:
-        """A connection beside the pool, which the caller closes. Raises what asyncpg raises when it cannot be had."""
+    async def dedicated(self, *, within_s: float = BATCH_SECONDS) -> asyncpg.Connection:
+        """A connection beside the pool, which the caller closes; a command may take so long.
+
+        Raises what asyncpg raises when it cannot be had.
+        """
         return cast(
             asyncpg.Connection,
             await asyncpg.connect(
                 self._url,
                 timeout=int(ACQUIRE_SECONDS),
-                command_timeout=BATCH_SECONDS,
+                command_timeout=within_s,
                 statement_cache_size=500,
                 max_cached_statement_lifetime=0,
                 max_cacheable_statement_size=0,

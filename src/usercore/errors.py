@@ -449,6 +449,15 @@ class AuditUnavailable(ServiceUnavailable):
     code = "audit_unavailable"
 
 
+class ArchiveUnavailable(ServiceUnavailable):
+    """Audit archive unavailable.
+
+    Older parts of the trail cannot be had at the moment. Try again shortly.
+    """
+
+    code = "audit_archive_unavailable"
+
+
 class KeysUnavailable(ServiceUnavailable):
     """Encryption keys unavailable.
 

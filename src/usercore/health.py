@@ -4,6 +4,7 @@ import asyncio
 import time
 
 from usercore import migrate
+from usercore.clickhouse import ClickHouse
 from usercore.db import Db
 from usercore.errors import DatabaseUnavailable
 from usercore.operations import Readiness
@@ -18,11 +19,19 @@ REMEMBERED_S = 1.0
 class Health:
     """Looks at each component, at most once a second."""
 
-    def __init__(self, db: Db, keyring: Keyring, redis: RedisGuard, kafka_brokers: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        db: Db,
+        keyring: Keyring,
+        redis: RedisGuard,
+        kafka_brokers: tuple[str, ...],
+        archive: ClickHouse | None,
+    ) -> None:
         self._db = db
         self._keyring = keyring
         self._redis = redis
         self._brokers = kafka_brokers
+        self._archive = archive
         self._expected_head = migrate.expected_head()
         self._looking = asyncio.Lock()
         self._found: tuple[float, Readiness] | None = None
@@ -36,13 +45,17 @@ class Health:
             return found
 
     async def _look(self) -> Readiness:
-        postgres, redis, kafka = await asyncio.gather(self._postgres(), self._redis.ping(), self._kafka())
+        postgres, redis, kafka, archive = await asyncio.gather(
+            self._postgres(), self._redis.ping(), self._kafka(), self._clickhouse()
+        )
         components = {
             "postgres": postgres,
             "redis": "ok" if redis else "unavailable",
             "kafka": "ok" if kafka else "unavailable",
             "kms": "ok" if self._keyring.available and not self._keyring.unopened else "unavailable",
         }
+        if archive is not None:
+            components["clickhouse"] = "ok" if archive else "unavailable"
         if postgres != "ok":
             return Readiness("unavailable", components)
         return Readiness("ready" if set(components.values()) == {"ok"} else "degraded", components)
@@ -55,6 +68,9 @@ class Health:
             return "unavailable"
         # A newer schema than ours is fine: migrations expand before new code comes and contract after old code is gone.
         return "ok" if head is not None and head >= self._expected_head else "migrations pending"
+
+    async def _clickhouse(self) -> bool | None:
+        return None if self._archive is None else await self._archive.ping()
 
     async def _kafka(self) -> bool:
         """One broker that accepts a connection is enough to find the others."""

@@ -85,6 +85,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     db_pool_size: int
     redis_url: Secret
     clickhouse_url: Secret | None
+    clickhouse_cluster: str | None
+    audit_postgres_months: int
 
     kafka_brokers: tuple[str, ...]
     kafka_security_protocol: KafkaSecurity
@@ -153,6 +155,8 @@ def load(environ: Mapping[str, str], dotenv: Path | None = None) -> Settings:
         db_pool_size=reader.integer("DB_POOL_SIZE", 10, 1, 1000),
         redis_url=Secret(reader.url("REDIS_URL", ("redis", "rediss", "unix"), required=True) or ""),
         clickhouse_url=_secret(reader.url("CLICKHOUSE_URL", ("clickhouse", "clickhouses"))),
+        clickhouse_cluster=next(iter(reader.each("CLICKHOUSE_CLUSTER", _slug, "the name of one cluster")), None),
+        audit_postgres_months=reader.integer("AUDIT_POSTGRES_MONTHS", 3, 1, 1200),
         kafka_brokers=reader.each("KAFKA_BROKERS", _broker, "a list of host:port", required=True),
         kafka_security_protocol=reader.choice("KAFKA_SECURITY_PROTOCOL", KafkaSecurity, "PLAINTEXT"),
         kafka_sasl_mechanism=reader.choice("KAFKA_SASL_MECHANISM", SaslMechanism, None),

@@ -21,7 +21,7 @@ R = TypeVar("R")
 Cardinality = Literal["none", "one", "optional", "many"]
 
 _BLOCK = re.compile(r"^-- name: *([a-z_][a-z0-9_]*) *$", re.MULTILINE)
-_PLACEHOLDER = re.compile(
+PLACEHOLDER = re.compile(
     r"""
       [eE]'(?:[^'\\]|\\.|'')*'                            # escape string
     | '(?:[^']|'')*' | "(?:[^"]|"")*"                     # string, quoted name
@@ -144,7 +144,7 @@ def _declare(file: str, blocks: Mapping[str, tuple[str, str]], stub: Callable[..
 def _compile(name: str, sql: str, arguments: Mapping[str, Any]) -> tuple[str, tuple[Parameter, ...]]:
     """The SQL with $n for :name, and what each $n is."""
     used: dict[tuple[str, str | None], Parameter] = {}
-    for match in _PLACEHOLDER.finditer(sql):
+    for match in PLACEHOLDER.finditer(sql):
         if match["numbered"]:
             raise ValueError(f"{name}: {match['numbered']} in the SQL: write :name")
         if match["argument"]:
@@ -158,7 +158,7 @@ def _compile(name: str, sql: str, arguments: Mapping[str, Any]) -> tuple[str, tu
     def replace(match: re.Match[str]) -> str:
         return number[match["argument"], match["field"]] if match["argument"] else match[0]
 
-    return _PLACEHOLDER.sub(replace, sql), tuple(parameters)
+    return PLACEHOLDER.sub(replace, sql), tuple(parameters)
 
 
 def _parameter(name: str, match: re.Match[str], arguments: Mapping[str, Any]) -> Parameter:
@@ -201,7 +201,7 @@ def _keyword_only(struct: Any) -> bool:
 def _caller(statement: Statement, arguments: Sequence[str]) -> Callable[..., Coroutine[Any, Any, Any]]:
     """A coroutine function with the stub's own signature and nothing in it that could have been decided before.
 
-    It is written as source, as dataclasses writes `__init__`, out of names that `_PLACEHOLDER` and Python have let
+    It is written as source, as dataclasses writes `__init__`, out of names that `PLACEHOLDER` and Python have let
     through: with closures over getters a call costs four times as much.
     """
     values = "".join(f", {_value(parameter)}" for parameter in statement.parameters)

@@ -79,6 +79,7 @@ class Metrics:
         self._kyc_completed = counter("user_kyc_completed", "KYC cases completed", "vendor", "status")
         self._profile_update = counter("user_profile_update", "Profiles changed")
         self._audit_sealed = counter("usercore_audit_sealed_rows", "Audit rows that were sealed")
+        self._audit_shipped = counter("usercore_audit_shipped_rows", "Audit rows that were sent to the archive")
         self._frozen = counter("user_frozen", "Accounts that became frozen", "reason")
         self._requests = counter("usercore_http_requests", "HTTP requests", "route", "method", "status")
         self._request_seconds = prometheus.Histogram(
@@ -141,6 +142,9 @@ class Metrics:
 
     def audit_sealed(self, rows: int) -> None:
         self._audit_sealed.inc(rows)
+
+    def audit_shipped(self, rows: int) -> None:
+        self._audit_shipped.inc(rows)
 
     def http_request(self, route: str, method: str, status: int, seconds: float) -> None:
         """`route` is a template, never a path."""

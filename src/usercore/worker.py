@@ -1,16 +1,22 @@
 """The background loops of `usercore work`: each runs until told to stop, and any number of copies may run."""
 
 import asyncio
+import math
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import timedelta
 from functools import partial
+from uuid import uuid4
 
 import asyncpg
 from msgspec import Struct
 
 from usercore import loops, telemetry
+from usercore.archive.actions import look_after, retire, ship
 from usercore.artifacts.actions import Artifacts, fetch_waiting
 from usercore.attempts.actions import Kyc, fresh_url
 from usercore.audit.actions import keep_partitions
+from usercore.clickhouse import ClickHouse
 from usercore.consumer import AuthConsumer
 from usercore.db import Db
 from usercore.errors import ServiceUnavailable
@@ -36,6 +42,7 @@ class Parts(Struct, frozen=True):
     keyring: Keyring
     kyc: Kyc
     artifacts: Artifacts
+    archive: ClickHouse | None
 
 
 SWEEP_PAUSE_S = 0.1
@@ -45,6 +52,9 @@ WEBHOOK_PAUSE_S = 0.05
 
 SEAL_EVERY_S = 2.0
 """What was not sealed for longer than ten seconds could be changed unseen."""
+
+SHIP_EVERY_S = 1.0
+LOOK_EVERY_S = 60.0
 
 Loop = Callable[[Parts, asyncio.Event], Awaitable[None]]
 
@@ -71,6 +81,39 @@ async def seal_trail(parts: Parts, stop: asyncio.Event) -> None:
             pass
 
     await loops.every(SEAL_EVERY_S, once, stop)
+
+
+async def ship_trail(parts: Parts, stop: asyncio.Event) -> None:
+    """Sealed rows go to the archive, which is looked at now and then: it may have lost what it had."""
+    archive, holder = parts.archive, uuid4()
+    if archive is None:
+        await stop.wait()
+        return
+    looked_at = -math.inf
+
+    async def once() -> None:
+        nonlocal looked_at
+        if time.monotonic() - looked_at > LOOK_EVERY_S:
+            await look_after(parts.db, archive, holder)
+            looked_at = time.monotonic()
+        while await ship(parts.db, archive, holder) and not stop.is_set():
+            pass
+
+    await loops.every(SHIP_EVERY_S, once, stop)
+
+
+async def retire_months(parts: Parts, stop: asyncio.Event) -> None:
+    archive = parts.archive
+    if archive is None:
+        await stop.wait()
+        return
+
+    async def once() -> None:
+        kept = timedelta(days=31 * parts.settings.audit_postgres_months)
+        while await retire(parts.db, archive, before=now() - kept) and not stop.is_set():
+            pass
+
+    await loops.every(3600, once, stop)
 
 
 async def prune(parts: Parts, stop: asyncio.Event) -> None:
@@ -139,6 +182,8 @@ LOOPS: Mapping[str, Loop] = {
     "kyc": sweep_kyc,
     "artifacts": fetch_artifacts,
     "sealer": seal_trail,
+    "shipper": ship_trail,
+    "retirement": retire_months,
     "pruning": prune,
     "gauges": watch,
 }

@@ -382,14 +382,22 @@ CASES = [
     Case(
         "accounts.list_accesses",
         "one",
-        lambda w, s: accounts.list_accesses(w.db, w.keyring, s.user, 1, None),
+        lambda w, s: accounts.list_accesses(w.db, w.keyring, s.user, 1, None, None),
         after(create, get_user("phone")),
     ),
     Case(
         "audit.list_trail",
         "one",
         lambda w, s: audit.list_trail(
-            w.db, w.keyring, s.user, action=None, since=audit.BEGINNING, until=audit.END, limit=1, cursor=None
+            w.db,
+            w.keyring,
+            s.user,
+            action=None,
+            since=audit.BEGINNING,
+            until=audit.END,
+            limit=1,
+            cursor=None,
+            archive=None,
         ),
         after(create),
     ),

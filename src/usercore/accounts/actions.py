@@ -11,6 +11,8 @@ from msgspec import Struct
 from usercore import cursors, telemetry
 from usercore.accounts import queries
 from usercore.accounts.queries import OpenHold
+from usercore.archive.actions import Row, at, list_older
+from usercore.clickhouse import ClickHouse
 from usercore.cursors import Position
 from usercore.db import Conn, Db
 from usercore.disclosures.actions import reveal
@@ -19,7 +21,7 @@ from usercore.events import UserStatus, new_event_id, now
 from usercore.idempotency import Answer, Attempt, claim, keep
 from usercore.kyc.actions import OPEN, Outcome, Rules, Settled, enter, latest_case
 from usercore.lifecycle.actions import NewHold, close_account, is_frozen_by, lift_holds, place_hold
-from usercore.outbox import AccessPurpose, Actor, ActorKind, Change, record
+from usercore.outbox import AccessPurpose, Actor, ActorKind, AuditAction, Change, record
 from usercore.pii import classification as pii
 from usercore.pii import validators
 from usercore.pii.keyring import Keyring
@@ -39,6 +41,11 @@ FreezeReason = Literal[
 ]
 UnfreezeReason = Literal["cleared", "court_order_lifted", "user_verified", "other"]
 CloseReason = Literal["user_request", "fraud", "deceased", "compliance", "other"]
+
+
+READS: tuple[AuditAction, ...] = ("profile.read",)
+STAFF: tuple[ActorKind, ...] = ("internal", "admin")
+"""Whose masked reads the access log shows; what people of these kinds received is a disclosure of its own."""
 
 
 class Freeze(Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,6 +80,10 @@ class Access(Struct, frozen=True):
     fields: list[str]
     purpose: str | None
     action: str
+
+
+class _Looked(Struct):
+    fields: list[str] = []
 
 
 class Accesses(Struct, frozen=True):
@@ -115,10 +126,12 @@ async def get_user(
         raise UserNotFound from None
 
 
-async def list_accesses(db: Db, keyring: Keyring, user_id: UUID, limit: int, cursor: str | None) -> Accesses:
+async def list_accesses(
+    db: Db, keyring: Keyring, user_id: UUID, limit: int, cursor: str | None, archive: ClickHouse | None
+) -> Accesses:
     """A page of who read or received which fields of the user, newest first.
 
-    Raises UnknownUser, AccountErased and InvalidCursor.
+    Raises UnknownUser, AccountErased, InvalidCursor and ArchiveUnavailable.
     """
     key, context = keyring.token_key(b"cursor"), b"access log" + user_id.bytes
     after = cursors.NEWEST if cursor is None else cursors.open(key, Position, cursor, context=context)
@@ -127,9 +140,21 @@ async def list_accesses(db: Db, keyring: Keyring, user_id: UUID, limit: int, cur
         rows = await queries.list_accesses(
             conn, user_id=user_id, before_at=after.at, before_id=after.id, most=limit + 1
         )
+    since = rows[-1].at if len(rows) > limit else cursors.OLDEST.at
+    older = await list_older(db, archive, user_id, after, limit + 1, since=since, actions=READS, actor_kinds=STAFF)
+    # A month that left PostgreSQL in between is in both.
+    every = {row.id: row for row in (*rows, *map(_archived, older))}
+    rows = sorted(every.values(), key=lambda row: (row.at, row.id), reverse=True)[: limit + 1]
     rows, more = cursors.page(rows, limit, lambda row: Position(row.at, row.id), key, context=context)
     items = [Access(row.at, row.actor_kind, row.client, row.fields, row.purpose, row.action) for row in rows]
     return Accesses(items, more)
+
+
+def _archived(row: Row) -> queries.AccessRow:
+    fields = msgspec.json.decode(row.new_value or "{}", type=_Looked).fields
+    return queries.AccessRow(
+        at(row), row.event_id, row.actor_kind, row.client or row.actor_kind, fields, row.purpose, row.action
+    )
 
 
 async def get_account(db: Db, user_id: UUID) -> Account:

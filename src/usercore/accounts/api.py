@@ -18,6 +18,7 @@ from usercore.callers import Service
 from usercore.calls import EdgeRequest, principal
 from usercore.errors import (
     AccountErased,
+    ArchiveUnavailable,
     AuditUnavailable,
     FieldError,
     Forbidden,
@@ -190,7 +191,7 @@ def _source(request: EdgeRequest, service: Service, named: str | None) -> str:
         summary="Who read or received which of the caller's data",
         tag="profile",
         description="Vendors, services and admins, newest first, a page at a time. The person who looked is not named.",
-        errors=[AccountErased, InvalidCursor, ValidationFailed],
+        errors=[AccountErased, ArchiveUnavailable, InvalidCursor, ValidationFailed],
         response=Accesses([_ACCESS], None),
     ),
 )
@@ -207,7 +208,7 @@ async def list_accesses(
             request,
             service,
             actor,
-            lambda: actions.list_accesses(service.db, service.keyring, user_id, most, cursor),
+            lambda: actions.list_accesses(service.db, service.keyring, user_id, most, cursor, service.archive),
         )
     )
 

@@ -1,6 +1,6 @@
 """Verbs of the audit trail: show one user's, keep partitions ahead of time."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
@@ -9,7 +9,9 @@ import msgspec
 from msgspec import Struct
 
 from usercore import cursors, telemetry
+from usercore.archive.actions import EVERYTHING, Row, at, list_older
 from usercore.audit import queries
+from usercore.clickhouse import ClickHouse
 from usercore.cursors import Position
 from usercore.db import Db
 from usercore.errors import UserNotFound
@@ -54,17 +56,18 @@ async def list_trail(
     until: datetime,
     limit: int,
     cursor: str | None,
+    archive: ClickHouse | None,
 ) -> Trail:
     """A page of one user's trail, newest first; also of somebody who was erased.
 
-    A cursor goes on with whatever filters it is given. Raises UserNotFound and InvalidCursor.
+    A cursor goes on with whatever filters it is given. Raises UserNotFound, InvalidCursor and ArchiveUnavailable.
     """
     key, context = keyring.token_key(b"cursor"), b"trail" + user_id.bytes
     after = cursors.NEWEST if cursor is None else cursors.open(key, Position, cursor, context=context)
     async with db.read() as conn:
         if not await queries.has_user(conn, user_id=user_id):
             raise UserNotFound
-        rows = await queries.list_trail(
+        rows: Sequence[queries.TrailRow] = await queries.list_trail(
             conn,
             user_id=user_id,
             action=action,
@@ -74,8 +77,27 @@ async def list_trail(
             before_id=after.id,
             most=limit + 1,
         )
+    if (wanted := limit + 1 - len(rows)) > 0:
+        before = Position(rows[-1].timestamp, rows[-1].event_id) if rows else after
+        filters = EVERYTHING if action is None else (action,)
+        older = await list_older(db, archive, user_id, before, wanted, since=since, until=until, actions=filters)
+        rows = [*rows, *map(_archived, older)]
     rows, more = cursors.page(rows, limit, lambda row: Position(row.timestamp, row.event_id), key, context=context)
     return Trail([_entry(row) for row in rows], more)
+
+
+def _archived(row: Row) -> queries.TrailRow:
+    return queries.TrailRow(
+        event_id=row.event_id,
+        user_id=row.user_id,
+        actor_id=row.actor_id,
+        action=row.action,
+        resource=row.resource,
+        old_value=row.old_value,
+        new_value=row.new_value,
+        ip_addr=None,
+        timestamp=at(row),
+    )
 
 
 def _entry(row: queries.TrailRow) -> TrailEntry:

@@ -14,7 +14,7 @@ from usercore.audit import actions
 from usercore.audit.actions import BEGINNING, END, Trail, TrailEntry
 from usercore.callers import Service
 from usercore.calls import EdgeRequest
-from usercore.errors import FieldError, InvalidCursor, UserNotFound, ValidationFailed
+from usercore.errors import ArchiveUnavailable, FieldError, InvalidCursor, UserNotFound, ValidationFailed
 from usercore.operations import Access, operation
 from usercore.outbox import AuditAction
 
@@ -39,8 +39,8 @@ _ENTRY = TrailEntry(
         summary="What was done to a user",
         tag="accounts",
         description="Newest first, a page at a time. `from` counts, `to` does not any more. Sealed values are masks. "
-        "An erased user's trail stays.",
-        errors=[InvalidCursor, UserNotFound, ValidationFailed],
+        "Old rows come from the archive, where `ip_addr` is not kept. An erased user's trail stays.",
+        errors=[ArchiveUnavailable, InvalidCursor, UserNotFound, ValidationFailed],
         response=Trail([_ENTRY], None),
     ),
 )
@@ -63,6 +63,7 @@ async def list_trail(
         until=_zoned("to", until) or END,
         limit=callers.page_size(limit),
         cursor=cursor,
+        archive=service.archive,
     )
     return JsonAnswer(trail)
 

@@ -1,7 +1,8 @@
-"""`usercore audit-verify` and `audit-prove`."""
+"""`usercore audit-verify`, `audit-reconcile` and `audit-prove`."""
 
 import asyncio
 import sys
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -11,9 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from usercore import app
+from usercore.archive.actions import Reconciled, list_archived, reconcile
 from usercore.commands.settings import current
 from usercore.trail.actions import Checkpoint, Finding, Proof, Verified, is_proven, prove, verify
 
+COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 SAID = {
     "changed": "the row {event_id} was changed",
@@ -45,14 +48,14 @@ def audit_verify(against: Path | None, keep: Path | None, as_json: bool) -> None
     kept = [] if against is None else [_checkpoint(line) for line in against.read_bytes().splitlines() if line.strip()]
 
     async def work() -> Verified:
-        columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        with Progress(*COLUMNS, console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("verifying", total=None)
             async with app.opened(current()) as parts:
                 return await verify(
                     parts.db,
                     parts.keyring,
                     against=kept,
+                    archived=partial(list_archived, parts.db, parts.archive),
                     progress=lambda done, total: progress.update(task, completed=done, total=total),
                 )
 
@@ -66,6 +69,43 @@ def audit_verify(against: Path | None, keep: Path | None, as_json: bool) -> None
     if keep is not None and found.checkpoint is not None:
         with keep.open("ab") as file:
             file.write(msgspec.json.encode(found.checkpoint) + b"\n")
+
+
+@click.command(epilog="Example: usercore audit-reconcile --json")
+@click.option("--execute", is_flag=True, help="Send again what the archive lacks; without, it is only said.")
+@JSON
+def audit_reconcile(execute: bool, as_json: bool) -> None:
+    """Compare the trail in Postgres and in the archive, segment by segment; exit code 1 when they differ.
+
+    For each segment and store the first row that is not what was sealed. With --execute, segments that are whole in
+    Postgres are sent to the archive again: what is missing there comes back, and nothing is taken away.
+    """
+
+    async def work() -> Reconciled:
+        with Progress(*COLUMNS, console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("comparing", total=None)
+            async with app.opened(current()) as parts:
+                if parts.archive is None:
+                    raise click.UsageError("CLICKHOUSE_URL is not set: the trail is in Postgres alone.")
+                return await reconcile(
+                    parts.db,
+                    parts.archive,
+                    mend=execute,
+                    progress=lambda done, total: progress.update(task, completed=done, total=total),
+                )
+
+    found = asyncio.run(work())
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found)).decode())
+    else:
+        click.echo(f"{found.rows} rows in {found.segments} shipped segments, {found.waiting} segments not shipped yet")
+        for each in found.differences:
+            click.echo(f"segment {each.segment} in {each.side}: {SAID[each.kind].format(event_id=each.event_id)}")
+        click.echo(f"{len(found.differences)} differences" if found.differences else "both are as it was sealed")
+        if found.differences and not execute:
+            click.echo("add --execute to send again what the archive lacks")
+    if found.differences:
+        sys.exit(1)
 
 
 @click.command(epilog="Example: usercore audit-prove 01978c5e-5a0b-7d52-9d0e-3f6f2a1c9b11 > proof.json")

@@ -1,8 +1,11 @@
 """`usercore migrate`, `migrate-plan`, `rollback` and `migration-new`."""
 
+import asyncio
+
 import click
 import msgspec
 
+from usercore import app
 from usercore import migrate as migrations
 from usercore.commands.settings import current
 
@@ -19,12 +22,15 @@ def _say(line: str) -> None:
 @click.command(epilog="Example: usercore migrate")
 @click.option("--write-manifest", is_flag=True, help="Only write migrations/manifest.json from the files.")
 def migrate(write_manifest: bool) -> None:
-    """Apply the migrations that are pending. A second runner waits for the first."""
+    """Apply the migrations that are pending, and make the tables of the audit archive. A second runner waits."""
     if write_manifest:
         click.echo(migrations.write_manifest())
         return
     applied = migrations.apply(_owner_url(), _say)
     click.echo(f"{len(applied)} migrations applied" if applied else "Nothing to apply")
+    archive = app.open_archive(current())
+    if archive is not None:
+        _say(f"The audit archive is as it should be ({asyncio.run(archive.migrate())} statements).")
 
 
 @click.command(epilog="Example: usercore migrate-plan --json")

@@ -115,9 +115,10 @@ _NOT_PERSONAL_COLUMNS: Mapping[str, str] = {
     "push_enabled sms_enabled updated_at",
     "account_holds": "id user_id effect source reason placed_by placed_at lifted_by lifted_at lift_reason "
     "source_event_id",
+    "audit_archive": "one shipped_to holder leased_until",
     "user_audit": "event_id user_id actor_id actor_kind client action resource timestamp scope purpose request_id "
     "trace_id leaf_hash xid",
-    "audit_partitions": "name starts_at ends_at",
+    "audit_partitions": "name starts_at ends_at retired_at",
     "audit_segments": "number from_xid to_xid count leaves root previous hash sealed_at key_version signature",
     "outbox": "shard id event_id user_id topic payload occurred_at traceparent",
     "inbox": "topic event_id received_at",

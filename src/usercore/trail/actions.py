@@ -4,7 +4,7 @@ A segment holds the rows of a range of transactions that are over, so no row can
 and signed: whoever changes a row with the owner's rights would have to sign again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 from uuid import UUID
 
@@ -19,9 +19,15 @@ from usercore.events import now
 from usercore.outbox import leaf_hash, microseconds
 from usercore.pii.keyring import Keyring
 from usercore.trail import merkle, queries
-from usercore.trail.queries import LeafRow, SealedRow, Segment
+from usercore.trail.queries import LeafRow, SealedRow, Segment, SegmentRange
+
+__all__ = ["SealedRow", "Segment", "SegmentRange"]
 
 log = telemetry.logger(__name__)
+
+# What the archive asks of the trail as it lies here.
+count_sealed, list_ranges, list_rows = queries.count_sealed, queries.list_ranges, queries.list_rows
+list_segments = queries.list_segments
 
 ROWS = 20_000
 """Of a segment, unless one transaction has more: it cannot be split."""
@@ -79,6 +85,15 @@ class Proof(Struct, frozen=True):
     public_key: str
 
 
+Archived = Callable[[int], Awaitable[Sequence[SealedRow]]]
+"""The rows of a segment, by its number, that have left PostgreSQL."""
+
+
+async def nothing_archived(_: int) -> Sequence[SealedRow]:
+    """For a trail that is whole in PostgreSQL."""
+    return ()
+
+
 async def seal(db: Db, keyring: Keyring) -> int:
     """Seal the next segment; the number of its rows, 0 when there is nothing to seal or somebody else is at it.
 
@@ -133,34 +148,45 @@ async def verify(
     keyring: Keyring,
     *,
     against: Sequence[Checkpoint] = (),
+    archived: Archived = nothing_archived,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Verified:
     """Hold the whole trail against its segments, up to the first thing that is wrong.
 
-    `against` are checkpoints that were kept elsewhere. Raises KeysUnavailable.
+    `against` are checkpoints that were kept elsewhere; `archived` gives the rows of a segment that have left
+    PostgreSQL. Raises KeysUnavailable, and what `archived` raises.
     """
     kept = {checkpoint.number: checkpoint for checkpoint in against}
     previous, start, number, rows = merkle.FIRST, 0, 0, 0
     last: Segment | None = None
     finding: Finding | None = None
-    async with db.snapshot() as conn:
+    async with db.read() as conn:
         newest = await queries.get_last_segment(conn)
-        total = 0 if newest is None else newest.number
-        while finding is None and (found := await queries.list_segments(conn, after=number, most=1)):
+    total = 0 if newest is None else newest.number
+    while finding is None:
+        # A sealed segment does not change, so each is looked at by itself: nothing is held for the whole of it.
+        async with db.snapshot() as conn:
+            found = await queries.list_segments(conn, after=number, most=1)
+            if not found:
+                tail = await queries.list_rows(conn, from_xid=start, to_xid=None)
+                break
             last = segment = found[0]
-            ids, leaves = _entries(segment)
-            finding = _broken_segment(keyring, segment, leaves, number + 1, start, previous, kept.get(segment.number))
-            if finding is None:
-                there = await queries.list_rows(conn, from_xid=segment.from_xid, to_xid=segment.to_xid)
-                finding = _first_difference(segment.number, ids, leaves, there)
-            previous, start, number, rows = segment.hash, segment.to_xid, segment.number, rows + segment.count
-            progress(number, total)
-        if finding is None and kept and max(kept) > number:
-            finding = Finding("cut", max(kept))
-        tail = await queries.list_rows(conn, from_xid=start, to_xid=None)
+            there = await queries.list_rows(conn, from_xid=segment.from_xid, to_xid=segment.to_xid)
+        ids, leaves = entries(segment)
+        finding = _broken_segment(keyring, segment, leaves, number + 1, start, previous, kept.get(segment.number))
         if finding is None:
-            changed = next((row for row in tail if _leaf(row) != row.leaf_hash), None)
-            finding = None if changed is None else Finding("changed", 0, changed.event_id)
+            if len(there) < segment.count:
+                there = sorted([*there, *await archived(segment.number)], key=lambda row: (row.xid, row.event_id))
+            finding = first_difference(segment.number, ids, leaves, there)
+        previous, start, number, rows = segment.hash, segment.to_xid, segment.number, rows + segment.count
+        progress(number, max(total, number))
+    else:
+        tail = []
+    if finding is None and kept and max(kept) > number:
+        finding = Finding("cut", max(kept))
+    if finding is None:
+        changed = next((row for row in tail if leaf_of(row) != row.leaf_hash), None)
+        finding = None if changed is None else Finding("changed", 0, changed.event_id)
     return Verified(number, rows, len(tail), finding, None if last is None else _checkpoint(last))
 
 
@@ -171,7 +197,7 @@ async def prove(db: Db, keyring: Keyring, event_id: UUID) -> Proof:
         segment = None if xid is None else await queries.get_segment_of(conn, xid=xid)
     if segment is None:
         raise NotFound
-    ids, leaves = _entries(segment)
+    ids, leaves = entries(segment)
     if event_id not in ids:
         raise NotFound
     index = ids.index(event_id)
@@ -237,14 +263,14 @@ def _broken_segment(
     return None
 
 
-def _first_difference(
+def first_difference(
     segment: int, ids: Sequence[UUID], leaves: Sequence[bytes], rows: Sequence[SealedRow]
 ) -> Finding | None:
     """The first row that is not what was sealed."""
     there, sealed = {row.event_id for row in rows}, set(ids)
     for at, row in enumerate(rows):
         if at < len(ids) and row.event_id == ids[at]:
-            if _leaf(row) != leaves[at] or row.leaf_hash != leaves[at]:
+            if leaf_of(row) != leaves[at] or row.leaf_hash != leaves[at]:
                 return Finding("changed", segment, row.event_id)
         elif row.event_id not in sealed:
             return Finding("inserted", segment, row.event_id)
@@ -255,12 +281,13 @@ def _first_difference(
     return Finding("removed", segment, ids[len(rows)]) if len(rows) < len(ids) else None
 
 
-def _entries(segment: Segment) -> tuple[list[UUID], list[bytes]]:
+def entries(segment: Segment) -> tuple[list[UUID], list[bytes]]:
+    """The event ids of a segment and their leaf hashes, in their order."""
     parts = [segment.leaves[at : at + LEAF_BYTES] for at in range(0, len(segment.leaves), LEAF_BYTES)]
     return [UUID(bytes=part[:ID_BYTES]) for part in parts], [part[ID_BYTES:] for part in parts]
 
 
-def _leaf(row: SealedRow) -> bytes:
+def leaf_of(row: SealedRow) -> bytes:
     """The leaf hash of a row, made anew from what it says."""
     return leaf_hash(
         row.event_id,

@@ -33,6 +33,15 @@ class LastSegment(Struct, frozen=True):
     hash: bytes
 
 
+class SegmentRange(Struct, frozen=True):
+    """Which transactions a segment has the rows of."""
+
+    number: int
+    from_xid: int
+    to_xid: int
+    count: int
+
+
 class LeafRow(Struct, frozen=True):
     xid: int
     event_id: UUID
@@ -83,6 +92,14 @@ async def add_segment(conn: Conn, *, segment: Segment) -> None: ...
 
 @sql
 async def list_segments(conn: Conn, *, after: int, most: int) -> list[Segment]: ...
+
+
+@sql
+async def list_ranges(conn: Conn, *, after: int, most: int) -> list[SegmentRange]: ...
+
+
+@sql
+async def count_sealed(conn: Conn, *, number: int) -> int: ...
 
 
 @sql

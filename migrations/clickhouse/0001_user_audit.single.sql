@@ -1,0 +1,24 @@
+-- One server. Every statement of this folder may run again: there is no record of what ran, and none to be wrong.
+create table if not exists user_audit (
+    segment UInt64,
+    xid UInt64,
+    event_id UUID,
+    user_id Nullable(UUID),
+    actor_id Nullable(UUID),
+    actor_kind LowCardinality(String),
+    client LowCardinality(Nullable(String)),
+    action LowCardinality(String),
+    resource String,
+    old_value Nullable(String),
+    new_value Nullable(String),
+    ip_mac Nullable(FixedString(34)),
+    timestamp_us Int64,
+    scope LowCardinality(Nullable(String)),
+    purpose LowCardinality(Nullable(String)),
+    request_id Nullable(String),
+    trace_id Nullable(String),
+    leaf_hash FixedString(32),
+    at DateTime('UTC') alias toDateTime(intDiv(timestamp_us, 1000000), 'UTC')
+) engine = ReplacingMergeTree
+partition by toYYYYMM(toDateTime(intDiv(timestamp_us, 1000000), 'UTC'))
+order by (ifNull(user_id, toUUID('00000000-0000-0000-0000-000000000000')), timestamp_us, event_id);
