@@ -25,6 +25,7 @@ COUNTERS = {
     ("user_audit", "xid"),
     ("outbox", "id"),
     ("outbox", "shard"),
+    ("audit_archive", "shipped_to"),
     ("audit_segments", "number"),
     ("audit_segments", "from_xid"),
     ("audit_segments", "to_xid"),

@@ -152,7 +152,11 @@ class Steps:
         return task.result()
 
     def suspended(self, coroutine: Coroutine[Any, Any, Any]) -> Interruption | None:
-        self.sites.append(_site(coroutine))
+        site = _site(coroutine)
+        # How often ClickHouse's driver waits for one answer depends on how it comes in.
+        if "clickhouse.py" in site and self.sites[-1:] == [site]:
+            return None
+        self.sites.append(site)
         return self._interruption if len(self.sites) == self._at else None
 
     def _make_task(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:

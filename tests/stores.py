@@ -1,10 +1,15 @@
 """Everything that a running service leaves somewhere, read as it lies there: the places that a sweep searches."""
 
-from collections.abc import Callable, Generator, Iterable
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
 import pytest
+import pytest_asyncio
 import redis.asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -12,11 +17,15 @@ from aiohttp.test_utils import TestServer
 from tests.canary import Place
 from tests.chaos.programs import read_topics
 from usercore import kafka
+from usercore.clickhouse import ClickHouse, migrations
 from usercore.db import Conn
+from usercore.devstack.clickhouse import ClickHouse as ClickHouseServer
 from usercore.devstack.kafka import Kafka
 from usercore.devstack.provision import TOPICS
 from usercore.devstack.redis import Redis
 from usercore.settings import Settings
+
+_numbers = itertools.count(1)
 
 # Partitions as the tables that they are; a partitioned table holds nothing itself. Binary columns as their bytes,
 # all others as text.
@@ -44,6 +53,15 @@ async def postgres_places(owner: Conn) -> list[Place]:
     for column in await owner.fetch(_COLUMNS):
         values = [bytes(row["data"]) for row in await owner.fetch(column["query"])]
         found.append(Place("postgres", column["name"], b"\n".join(values)))
+    return found
+
+
+async def clickhouse_places(archive: ClickHouse) -> list[Place]:
+    """Every column of the archive."""
+    found: list[Place] = []
+    for (name,) in await archive.fetch("select name from system.columns where database = currentDatabase()"):
+        rows = await archive.fetch(f"select hex(toString({name})), toString({name}) from user_audit")
+        found.append(Place("clickhouse", name, b"\n".join(bytes.fromhex(row[0] or "") for row in rows)))
     return found
 
 
@@ -132,6 +150,33 @@ class SpanReceiver:
         sent = b"\n".join(name + b": " + value for name, value in request.raw_headers)
         self.places.append(Place("spans", f"export {len(self.places)}", sent + b"\n\n" + await request.read()))
         return web.Response(content_type="application/x-protobuf")
+
+
+@pytest.fixture
+def archive_url(clickhouse: ClickHouseServer, environ: dict[str, str]) -> Generator[str]:
+    """A migrated database of its own, of which a service is told that starts after this."""
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+
+    async def run(database: str, *statements: str) -> None:
+        server = ClickHouse(clickhouse.url(database))
+        for statement in statements or migrations(None):
+            await server.fetch(statement)
+        await server.close()
+
+    # In a thread, for this may be asked for where a loop is running.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, run("default", f"create database {name}")).result()
+        thread.submit(asyncio.run, run(name)).result()
+        environ["CLICKHOUSE_URL"] = clickhouse.url(name)
+        yield clickhouse.url(name)
+        thread.submit(asyncio.run, run("default", f"drop database {name}")).result()
+
+
+@pytest_asyncio.fixture
+async def archive(archive_url: str) -> AsyncGenerator[ClickHouse]:
+    archive = ClickHouse(archive_url)
+    yield archive
+    await archive.close()
 
 
 @pytest.fixture

@@ -282,6 +282,8 @@ def case(request: pytest.FixtureRequest) -> Case:
 def service_environ(request: pytest.FixtureRequest, case: Case, environ: dict[str, str]) -> dict[str, str]:
     if case.verb == "relay.Relay.round":
         environ["KAFKA_BROKERS"] = request.getfixturevalue("kafka").brokers
+    if case.verb.startswith("archive."):
+        request.getfixturevalue("archive_url")
     return environ
 
 

@@ -6,12 +6,13 @@ from typing import Any
 from uuid import UUID
 
 from tests.verbs.world import RULES, Call, Case, Subject, World, after
-from usercore import worker
+from usercore import cursors, worker
 from usercore.accounts import actions as accounts
+from usercore.archive import actions as archive
 from usercore.audit import actions as audit
 from usercore.consents import actions as consents
 from usercore.db import Conn
-from usercore.events import AuthAccountDeactivated, AuthCreated
+from usercore.events import AuthAccountDeactivated, AuthCreated, now
 from usercore.idempotency import Attempt, fingerprint, keep_refusal
 from usercore.lifecycle import actions as lifecycle
 from usercore.lookup import actions as lookup
@@ -112,6 +113,37 @@ async def missing_partition(w: World, s: Subject, owner: Conn) -> None:
 
 async def what_is_wrong(found: trail.Verified) -> object:
     return found.finding
+
+
+async def nothing_of(_: object) -> object:
+    return None
+
+
+async def what_differs(found: archive.Reconciled) -> object:
+    return found.differences
+
+
+HOLDER = UUID(int=1)
+
+
+async def sealed(w: World, s: Subject, owner: Conn) -> None:
+    await unsealed(w, s, owner)
+    await trail.seal(w.db, w.keyring)
+
+
+async def archived(w: World, s: Subject, owner: Conn) -> None:
+    await sealed(w, s, owner)
+    while await archive.ship(w.db, w.archive, HOLDER):
+        pass
+
+
+async def lost(w: World, s: Subject, owner: Conn) -> None:
+    """The archive has less than was sent to it."""
+    await sealed(w, s, owner)
+    await owner.execute(
+        "update audit_archive set holder = $1, shipped_to = (select max(number) from audit_segments)", HOLDER
+    )
+    await w.archive.fetch("truncate table user_audit")
 
 
 async def unsealed(w: World, s: Subject, owner: Conn) -> None:
@@ -411,6 +443,42 @@ CASES = [
     ),
     Case("trail.verify", "untouched", lambda w, s: trail.verify(w.db, w.keyring), unsealed, shown=what_is_wrong),
     Case("trail.prove", "a row that is not there", lambda w, s: trail.prove(w.db, w.keyring, s.key), unsealed),
+    Case(
+        "archive.ship",
+        "a segment",
+        lambda w, s: archive.ship(w.db, w.archive, HOLDER),
+        sealed,
+        "audit_archive",
+        shown=nothing_of,
+    ),
+    Case(
+        "archive.look_after",
+        "less than was sent",
+        lambda w, s: archive.look_after(w.db, w.archive, HOLDER),
+        lost,
+        "audit_archive",
+        shown=nothing_of,
+    ),
+    Case(
+        "archive.reconcile",
+        "the same",
+        lambda w, s: archive.reconcile(w.db, w.archive),
+        archived,
+        shown=what_differs,
+    ),
+    Case("archive.retire", "no month", lambda w, s: archive.retire(w.db, w.archive, before=now()), archived),
+    Case(
+        "archive.list_older",
+        "nothing left PostgreSQL",
+        lambda w, s: archive.list_older(w.db, w.archive, s.user, cursors.NEWEST, 1),
+        archived,
+    ),
+    Case(
+        "archive.list_archived",
+        "nothing left PostgreSQL",
+        lambda w, s: archive.list_archived(w.db, w.archive, 1),
+        archived,
+    ),
     Case("trail.seal", "three rows", lambda w, s: trail.seal(w.db, w.keyring), unsealed, "audit_segments"),
     Case("worker.forget", "old rows", lambda w, s: worker.forget(w.db), old_rows, "idempotency_keys inbox"),
     Case(

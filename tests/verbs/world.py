@@ -17,6 +17,7 @@ from usercore import app, telemetry
 from usercore.artifacts.actions import Artifacts
 from usercore.attempts.actions import Kyc
 from usercore.batcher import Batcher
+from usercore.clickhouse import ClickHouse
 from usercore.db import Conn, Db
 from usercore.kyc.actions import Rules
 from usercore.outbox import Actor, AuditRow
@@ -141,6 +142,12 @@ class World(Struct):
     relay: Relay
     kyc: Kyc
     artifacts: Artifacts
+    clickhouse: ClickHouse | None
+
+    @property
+    def archive(self) -> ClickHouse:
+        assert self.clickhouse is not None
+        return self.clickhouse
 
 
 @asynccontextmanager
@@ -165,6 +172,7 @@ async def opened(environ: Mapping[str, str]) -> AsyncGenerator[World]:
                     rules=RULES,
                 ),
                 replace(parts.artifacts, documents=Papers()),
+                parts.archive,
             )
         finally:
             await relay._drop_producer()
