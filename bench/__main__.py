@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
-from bench import consumer, fields, kyc, memory, read, relay, report, servers, update
+from bench import audit, consumer, fields, kyc, memory, read, relay, report, servers, update
 from bench.report import Result
 from bench.servers import Servers
 
@@ -18,6 +18,7 @@ BENCHES: Mapping[str, Callable[[Servers], list[Result]]] = {
     "consumer": consumer.run,
     "relay": relay.run,
     "kyc": kyc.run,
+    "audit": audit.run,
     "memory": memory.run,
 }
 

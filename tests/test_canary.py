@@ -17,10 +17,11 @@ from tests.chaos.programs import Program, progress
 from tests.journey import PATCHES_A_MINUTE, Journey, Recorder
 from tests.journey_kyc import PICTURES, Verification, secrets_of, stored_places
 from tests.service import Signer
-from tests.stores import SpanReceiver, kafka_places, postgres_places, redis_places
+from tests.stores import SpanReceiver, clickhouse_places, kafka_places, postgres_places, redis_places
 from tests.waiting import eventually
 from tests.zyx import CANARIES, SEARCHER, leaks
 from usercore import kafka as kafka_clients
+from usercore.clickhouse import ClickHouse
 from usercore.db import Conn
 from usercore.devstack.kafka import Kafka
 from usercore.devstack.postgres import Postgres
@@ -134,6 +135,7 @@ async def test_no_value_is_anywhere(
     postgres: Postgres,
     signer: Signer,
     owner: Conn,
+    archive: ClickHouse,
 ) -> None:
     async with SpanReceiver() as spans, aiohttp.ClientSession() as http, sandboxes(environ) as vendors:
         environ |= {
@@ -156,6 +158,7 @@ async def test_no_value_is_anywhere(
             async with progress(settings) as consumed:
                 await eventually(consumed.done, why="all events are consumed")
             await eventually(partial(is_published, owner), why="all events are published")
+            await eventually(partial(is_archived, owner), why="the trail is in the archive")
             for side in (api, ops):
                 for accept in ("text/plain", "application/openmetrics-text"):
                     await side.send("GET", "/metrics", headers={"Accept": accept})
@@ -168,8 +171,9 @@ async def test_no_value_is_anywhere(
         in_kafka = await kafka_places(settings)
         logs = service.logs() + [log.place() for log in servers_logs]
         logs.append(Place("logs", "of dlq-list", shown.log().encode()))
+        in_archive = await clickhouse_places(archive)
         in_store = stored_places(Path(urlsplit(environ["ARTIFACT_STORE_URL"]).path))
-        left = [*await postgres_places(owner), *in_redis, *in_kafka, *in_store, *logs, *spans.places]
+        left = [*await postgres_places(owner), *in_redis, *in_kafka, *in_archive, *in_store, *logs, *spans.places]
     places = [*left, *api.received, *ops.received]
     searcher = Searcher([*CANARIES, *verification.secrets()])
     found = searcher.search(places)
@@ -198,6 +202,17 @@ async def test_no_value_is_anywhere(
         == journey.dead
     )
     assert any(place.name.startswith("key 'user:rate:") for place in in_redis)
+    assert len(in_archive) >= 18
+    assert all(word in b"".join(place.data for place in in_archive) for word in (b"profile.updated", b"sealed"))
+
+
+async def is_archived(owner: Conn) -> bool:
+    """But for what is written meanwhile: the probes of this test read nothing."""
+    archived = await owner.fetchval(
+        "select shipped_to = (select max(number) from audit_segments) and not exists (select from user_audit "
+        "where xid >= (select max(to_xid) from audit_segments)) from audit_archive"
+    )
+    return archived is True
 
 
 async def is_published(owner: Conn) -> bool:

@@ -4,7 +4,7 @@ create table if not exists user_audit_local on cluster '$cluster' (
     segment UInt64,
     xid UInt64,
     event_id UUID,
-    user_id Nullable(UUID),
+    user_id UUID,
     actor_id Nullable(UUID),
     actor_kind LowCardinality(String),
     client LowCardinality(Nullable(String)),
@@ -22,7 +22,7 @@ create table if not exists user_audit_local on cluster '$cluster' (
     at DateTime('UTC') alias toDateTime(intDiv(timestamp_us, 1000000), 'UTC')
 ) engine = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/user_audit', '{replica}')
 partition by toYYYYMM(toDateTime(intDiv(timestamp_us, 1000000), 'UTC'))
-order by (ifNull(user_id, toUUID('00000000-0000-0000-0000-000000000000')), timestamp_us, event_id);
+order by (user_id, timestamp_us, event_id);
 
 create table if not exists user_audit on cluster '$cluster' as user_audit_local
-engine = Distributed('$cluster', currentDatabase(), user_audit_local, cityHash64(toString(ifNull(user_id, event_id))));
+engine = Distributed('$cluster', currentDatabase(), user_audit_local, cityHash64(toString(user_id)));

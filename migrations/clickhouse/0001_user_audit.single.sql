@@ -1,9 +1,10 @@
--- One server. Every statement of this folder may run again: there is no record of what ran, and none to be wrong.
+-- One server. A row of no user has the nil UUID for its user: a key of a nullable column would not be used.
+-- Every statement of this folder may run again: there is no record of what ran, and none to be wrong.
 create table if not exists user_audit (
     segment UInt64,
     xid UInt64,
     event_id UUID,
-    user_id Nullable(UUID),
+    user_id UUID,
     actor_id Nullable(UUID),
     actor_kind LowCardinality(String),
     client LowCardinality(Nullable(String)),
@@ -21,4 +22,4 @@ create table if not exists user_audit (
     at DateTime('UTC') alias toDateTime(intDiv(timestamp_us, 1000000), 'UTC')
 ) engine = ReplacingMergeTree
 partition by toYYYYMM(toDateTime(intDiv(timestamp_us, 1000000), 'UTC'))
-order by (ifNull(user_id, toUUID('00000000-0000-0000-0000-000000000000')), timestamp_us, event_id);
+order by (user_id, timestamp_us, event_id);

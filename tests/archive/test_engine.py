@@ -66,11 +66,15 @@ def test_every_statement_runs_on_the_current_engine(tmp_path: Path) -> None:
     reading = {name: filled(text) for name, text in store.sql.texts.items()}
     statements = ["select version()", *migrations(None), *migrations(None), f"{insert} {', '.join(rows)}"]
     statements += [f"{insert} {rows[2]}", *reading.values()]
+    statements.append(f"explain indexes = 1 {reading['list_trail']}")
     statements.append("select distinct toString(at) from user_audit")
     answers = on_current_engine(tmp_path, statements)
     assert [answer for answer in answers if answer.startswith("error")] == []
     assert int(msgspec.json.decode(answers[0])[0].split(".")[0]) >= 26
-    found = dict(zip(reading, answers[-1 - len(reading) : -1], strict=True))
+    found = dict(zip(reading, answers[-2 - len(reading) : -2], strict=True))
+    plan = answers[-2]
+    assert "PrimaryKey" in plan
+    assert "user_id in [" in plan, plan
     page = [msgspec.json.decode(line) for line in found["list_trail"].splitlines()]
     # Before the position, each event once, newest first.
     assert [row[0][-1] for row in page] == ["3", "2"]

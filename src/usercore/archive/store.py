@@ -13,6 +13,9 @@ from usercore.trail.actions import SealedRow
 
 sql = ClickHouseSql("archive")
 
+NOBODY = UUID(int=0)
+"""The user of a row that is about none."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -38,7 +41,7 @@ class WholeRow(Struct, frozen=True):
     segment: int
     xid: int
     event_id: UUID
-    user_id: UUID | None
+    user_id: UUID
     actor_id: UUID | None
     actor_kind: ActorKind
     client: str | None
@@ -98,7 +101,7 @@ def values(segment: int, row: SealedRow) -> tuple[Any, ...]:
         segment,
         row.xid,
         row.event_id,
-        row.user_id,
+        row.user_id or NOBODY,
         row.actor_id,
         row.actor_kind,
         row.client,
@@ -125,7 +128,7 @@ def _sealed(row: WholeRow) -> SealedRow:
     return SealedRow(
         xid=row.xid,
         event_id=row.event_id,
-        user_id=row.user_id,
+        user_id=None if row.user_id == NOBODY else row.user_id,
         actor_id=row.actor_id,
         actor_kind=row.actor_kind,
         client=row.client,
