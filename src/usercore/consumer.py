@@ -7,7 +7,7 @@ the batch wait and never costs a record.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import asyncpg
@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, MessageSizeTooLargeError
 from msgspec import Struct
 
-from usercore import kafka, loops, telemetry
+from usercore import avro, kafka, loops, telemetry
 from usercore.db import Db
 from usercore.errors import ServiceUnavailable
 from usercore.events import AUTH_CREATED, AUTH_DEACTIVATED, DEAD_LETTERS, AuthAccountDeactivated, AuthCreated
@@ -44,6 +44,9 @@ _DECODERS = {
     AUTH_DEACTIVATED: msgspec.json.Decoder(AuthAccountDeactivated),
 }
 
+Schemas = Mapping[int, avro.Schema]
+NO_SCHEMAS: Schemas = {}
+
 AuthEvent = AuthCreated | AuthAccountDeactivated
 Polled = dict[TopicPartition, list[Record]]
 
@@ -66,6 +69,10 @@ class InvalidEvent(ValueError):
     """The event is well-formed and says something that cannot be."""
 
 
+class UnknownSchema(InvalidEvent):
+    """It is Avro, and of a schema that the registry does not have, or there is no registry."""
+
+
 class Stalled(Exception):
     """The consumer reads nothing although there is something."""
 
@@ -77,14 +84,20 @@ class AuthConsumer:
         self._db = db
         self._keyring = keyring
         self._settings = settings
+        url = settings.schema_registry_url
+        self._registry = None if url is None else avro.Registry(url.reveal())
 
     async def run(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            try:
-                await self._consume(stop)
-            except (*kafka.AWAY, Stalled) as error:
-                log.warning("consumer_restarts", error)
-                await loops.wait(stop, RETRY_PAUSE_S)
+        try:
+            while not stop.is_set():
+                try:
+                    await self._consume(stop)
+                except (*kafka.AWAY, Stalled) as error:
+                    log.warning("consumer_restarts", error)
+                    await loops.wait(stop, RETRY_PAUSE_S)
+        finally:
+            if self._registry is not None:
+                await self._registry.close()
 
     async def _consume(self, stop: asyncio.Event) -> None:
         consumer = kafka.consumer(self._settings, *TOPICS, group=GROUP)
@@ -118,7 +131,7 @@ class AuthConsumer:
         """Apply, again and again while something is away; None when told to stop before it worked."""
         while not stop.is_set():
             try:
-                return await apply(self._db, self._keyring, records)
+                return await apply(self._db, self._keyring, records, await schemas_of(self._registry, records))
             except (ServiceUnavailable, asyncpg.PostgresError) as error:
                 # Also what looks like our own mistake (a missing grant): a wrong deployment must not empty a topic.
                 log.error("consumer_waits", error, count=len(records))
@@ -126,7 +139,18 @@ class AuthConsumer:
         return None
 
 
-async def apply(db: Db, keyring: Keyring, records: Sequence[Record]) -> list[Dead]:
+async def schemas_of(registry: avro.Registry | None, records: Sequence[Record]) -> Schemas:
+    """The schemas of those records that are Avro; ids that nobody knows are left out. Raises RegistryUnavailable."""
+    found: dict[int, avro.Schema] = {}
+    ids = {avro.schema_id_of(record.value or b"") for record in records} - {None}
+    for schema_id in ids:
+        if registry is not None and schema_id is not None:
+            schema = await registry.schema(schema_id)
+            found |= {} if schema is None else {schema_id: schema}
+    return found
+
+
+async def apply(db: Db, keyring: Keyring, records: Sequence[Record], schemas: Schemas = NO_SCHEMAS) -> list[Dead]:
     """Apply the records in as few transactions as their quality allows; those that cannot be applied come back.
 
     Raises ServiceUnavailable, or PostgresError other than one about data, when nothing can be said of the records.
@@ -135,7 +159,7 @@ async def apply(db: Db, keyring: Keyring, records: Sequence[Record]) -> list[Dea
     dead: list[Dead] = []
     for record in records:
         try:
-            incoming.append(Incoming(record, read(record)))
+            incoming.append(Incoming(record, read(record, schemas)))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidEvent) as error:
             dead.append(Dead(record, type(error).__name__))
     dead += await _apply_bisecting(db, keyring, incoming)
@@ -146,14 +170,28 @@ async def apply(db: Db, keyring: Keyring, records: Sequence[Record]) -> list[Dea
     return dead
 
 
-def read(record: Record) -> AuthEvent:
-    """What a record says. Raises MsgspecError, UnicodeDecodeError, RecursionError, or InvalidEvent."""
-    event: AuthEvent = _DECODERS[record.topic].decode(record.value or b"")
+def read(record: Record, schemas: Schemas = NO_SCHEMAS) -> AuthEvent:
+    """What a record says, in JSON or in Avro by one of the schemas.
+
+    Raises MsgspecError, UnicodeDecodeError, RecursionError, or InvalidEvent.
+    """
+    value, decoder = record.value or b"", _DECODERS[record.topic]
+    event: AuthEvent = decoder.decode(value) if value[:1] != avro.MAGIC else _read_avro(value, decoder.type, schemas)
     if isinstance(event, AuthCreated):
         if valid_email(event.email) is None:
             raise InvalidEvent
         return event
     return msgspec.structs.replace(event, reason=event.reason.replace("\0", "")[:LONGEST_REASON])
+
+
+def _read_avro(value: bytes, kind: type[AuthEvent], schemas: Schemas) -> AuthEvent:
+    schema = schemas.get(avro.schema_id_of(value) or 0)
+    if schema is None:
+        raise UnknownSchema
+    try:
+        return msgspec.convert(avro.decode(value, schema), kind)
+    except ValueError as error:
+        raise InvalidEvent from error
 
 
 async def _apply_bisecting(db: Db, keyring: Keyring, incoming: Sequence[Incoming]) -> list[Dead]:

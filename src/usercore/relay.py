@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from typing import cast
 from uuid import UUID
 
+import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from usercore import kafka, loops, telemetry
+from usercore import avro, kafka, loops, telemetry
 from usercore.db import Conn, Db, Sql, network_allowed
 from usercore.errors import ServiceUnavailable
+from usercore.events import PUBLISHED, UserEvent
 from usercore.outbox import OutboxRow
 from usercore.settings import Settings
 
@@ -57,6 +59,7 @@ class Relay:
         self._db = db
         self._settings = settings
         self._producer: AIOKafkaProducer | None = None
+        self._wire = Wire(settings)
 
     async def run(self, stop: asyncio.Event) -> None:
         try:
@@ -72,6 +75,7 @@ class Relay:
                         await loops.wait(stop, IDLE_PAUSE_S)
         finally:
             await self._drop_producer()
+            await self._wire.close()
 
     async def round(self) -> int:
         """Publish a batch of each shard that holds something; the number of events published.
@@ -82,6 +86,7 @@ class Relay:
             shards = await list_pending_shards(conn)
         if not shards:
             return 0
+        await self._wire.prepare()
         producer = await self._started_producer()
         published = 0
         failure: BaseException | None = None
@@ -105,7 +110,7 @@ class Relay:
                 return 0
             rows = await list_shard(tx, shard=shard, most=BATCH)
             with network_allowed():
-                acknowledged, failure = await publish(producer, rows)
+                acknowledged, failure = await publish(producer, rows, self._wire)
             await take_published(tx, shard=shard, ids=acknowledged)
         telemetry.metrics.relay_events("published", len(acknowledged))
         if failure is not None:
@@ -132,7 +137,9 @@ class Relay:
             await kafka.stop(producer)
 
 
-async def publish(producer: AIOKafkaProducer, rows: Sequence[WaitingRow]) -> tuple[list[int], Exception | None]:
+async def publish(
+    producer: AIOKafkaProducer, rows: Sequence[WaitingRow], wire: "Wire"
+) -> tuple[list[int], Exception | None]:
     """Send the rows; the ids that may be deleted, and the first failure.
 
     What follows a failed row of the same user stays, even when it was acknowledged, so that the user's events are sent
@@ -149,8 +156,8 @@ async def publish(producer: AIOKafkaProducer, rows: Sequence[WaitingRow]) -> tup
                     held_up.add(row.user_id)
                     continue
                 try:
-                    sent[row.id] = await _send(producer, row)
-                except KafkaError as error:
+                    sent[row.id] = await _send(producer, row, wire)
+                except (KafkaError, avro.EventRefused) as error:
                     failure = failure or error
                     held_up.add(row.user_id)
                     refused.add(row.topic)
@@ -172,12 +179,48 @@ async def publish(producer: AIOKafkaProducer, rows: Sequence[WaitingRow]) -> tup
     return acknowledged, failure
 
 
-async def _send(producer: AIOKafkaProducer, row: WaitingRow) -> asyncio.Future[object]:
-    key, value = str(row.user_id).encode(), row.payload.encode()
-    return cast("asyncio.Future[object]", await producer.send(row.topic, value, key=key, headers=headers(row)))
+async def _send(producer: AIOKafkaProducer, row: WaitingRow, wire: "Wire") -> asyncio.Future[object]:
+    key, value, found = str(row.user_id).encode(), wire.value(row), headers(row, wire.media_type)
+    return cast("asyncio.Future[object]", await producer.send(row.topic, value, key=key, headers=found))
 
 
-def headers(row: OutboxRow) -> list[tuple[str, bytes]]:
+class Wire:
+    """How events are written: JSON as it lies in the outbox, or Avro by the schemas that the registry has of us."""
+
+    def __init__(self, settings: Settings) -> None:
+        url = settings.schema_registry_url
+        is_avro = settings.event_format == "avro" and url is not None
+        self._registry = avro.Registry(url.reveal()) if is_avro and url is not None else None
+        self._schemas: dict[str, tuple[type[UserEvent], int, avro.Schema]] = {}
+        self.media_type = "application/json" if self._registry is None else "application/avro"
+
+    async def prepare(self) -> None:
+        """Register the schemas of all events, once. Raises RegistryUnavailable and SchemaRefused."""
+        if self._registry is None or self._schemas:
+            return
+        found: dict[str, tuple[type[UserEvent], int, avro.Schema]] = {}
+        for event in PUBLISHED:
+            schema = avro.schema_of(event, "events")
+            schema_id = await self._registry.register(event.topic, schema)
+            found[event.topic] = (event, schema_id, avro.parsed(schema))
+        self._schemas = found
+
+    def value(self, row: OutboxRow) -> bytes:
+        """Raises EventRefused."""
+        if self._registry is None:
+            return row.payload.encode()
+        try:
+            event, schema_id, schema = self._schemas[row.topic]
+            return avro.encode(msgspec.json.decode(row.payload, type=event), schema_id, schema)
+        except (KeyError, ValueError, msgspec.MsgspecError) as error:
+            raise avro.EventRefused from error
+
+    async def close(self) -> None:
+        if self._registry is not None:
+            await self._registry.close()
+
+
+def headers(row: OutboxRow, media_type: str = "application/json") -> list[tuple[str, bytes]]:
     """CloudEvents 1.0, Kafka protocol binding, binary content mode."""
     found = [
         ("ce_specversion", b"1.0"),
@@ -186,7 +229,7 @@ def headers(row: OutboxRow) -> list[tuple[str, bytes]]:
         ("ce_source", b"usercore"),
         ("ce_subject", str(row.user_id).encode()),
         ("ce_time", row.occurred_at.isoformat().replace("+00:00", "Z").encode()),
-        ("content-type", b"application/json"),
+        ("content-type", media_type.encode()),
     ]
     if row.traceparent is not None:
         found.append(("traceparent", row.traceparent.encode()))
