@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 import subprocess
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ import pytest
 import pytest_asyncio
 from aiohttp.test_utils import TestServer
 
+from tests.accounts.test_commands import run
 from tests.chaos.auth_events import created
 from tests.chaos.programs import read_topics
 from tests.chaos.test_relay import add, update, user_in
@@ -149,7 +151,11 @@ async def test_the_registry_speaks_its_api(registry: tuple[RegistryServer, str])
 
 
 async def test_events_are_published_as_avro(
-    db: Db, owner: Conn, avro_settings: Settings, registry: tuple[RegistryServer, str]
+    db: Db,
+    owner: Conn,
+    avro_settings: Settings,
+    registry: tuple[RegistryServer, str],
+    environ: dict[str, str],
 ) -> None:
     user = user_in(3)
     rows = [update(user, version) for version in (1, 2, 3)]
@@ -174,6 +180,10 @@ async def test_events_are_published_as_avro(
         events.append(msgspec.convert(avro.decode(record.value, schema), UserUpdated))
     assert events == [msgspec.json.decode(row.payload, type=UserUpdated) for row in rows]
     await client.close()
+    told = {**environ, "SCHEMA_REGISTRY_URL": registry[1]}
+    code, lines, errors = await run(told, "tail", UserUpdated.topic, "--seconds", "0")
+    assert code == 0, errors
+    assert [msgspec.convert(json.loads(line)["value"], UserUpdated) for line in lines.splitlines()] == events
 
 
 async def test_the_relay_waits_for_the_registry(

@@ -23,6 +23,7 @@ from usercore.devstack import provision
 from usercore.events import (
     AUTH_CREATED,
     AUTH_DEACTIVATED,
+    CHECKPOINTS,
     DEAD_LETTERS,
     PUBLISHED,
     AuthAccountDeactivated,
@@ -292,7 +293,7 @@ def test_time_is_the_same_in_header_and_value(at: datetime) -> None:
 
 def test_topics_are_those_of_the_contract() -> None:
     assert PUBLISHED_TOPICS.keys() <= DATA.keys()
-    assert provision.TOPICS.keys() == DATA.keys() | AUTH_DATA.keys() | {DEAD_LETTERS}
+    assert provision.TOPICS.keys() == DATA.keys() | AUTH_DATA.keys() | {DEAD_LETTERS, CHECKPOINTS}
 
 
 # Consumed -------------------------------------------------------------------------------------------------------------

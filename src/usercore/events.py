@@ -19,6 +19,7 @@ KycCaseStatus = Literal["initiated", "documents_submitted", "in_review", "approv
 AUTH_CREATED = "auth.created.v1"
 AUTH_DEACTIVATED = "auth.account.deactivated.v1"
 DEAD_LETTERS = "usercore.dlq.v1"
+CHECKPOINTS = "usercore.audit.checkpoints.v1"
 
 
 def new_event_id() -> UUID:

@@ -16,6 +16,7 @@ from usercore.archive.actions import look_after, retire, ship
 from usercore.artifacts.actions import Artifacts, fetch_waiting
 from usercore.attempts.actions import Kyc, fresh_url
 from usercore.audit.actions import keep_partitions
+from usercore.checkpoints import Publisher
 from usercore.clickhouse import ClickHouse
 from usercore.consumer import AuthConsumer
 from usercore.db import Db
@@ -81,6 +82,10 @@ async def seal_trail(parts: Parts, stop: asyncio.Event) -> None:
             pass
 
     await loops.every(SEAL_EVERY_S, once, stop)
+
+
+async def publish_checkpoints(parts: Parts, stop: asyncio.Event) -> None:
+    await Publisher(parts.db, parts.settings).run(stop)
 
 
 async def ship_trail(parts: Parts, stop: asyncio.Event) -> None:
@@ -182,6 +187,7 @@ LOOPS: Mapping[str, Loop] = {
     "kyc": sweep_kyc,
     "artifacts": fetch_artifacts,
     "sealer": seal_trail,
+    "checkpoints": publish_checkpoints,
     "shipper": ship_trail,
     "retirement": retire_months,
     "pruning": prune,

@@ -11,7 +11,10 @@ from uuid import UUID, uuid4
 
 from tests.accounts.test_holds import a_user, does, party
 from tests.service import Client
+from usercore.checkpoints import Publisher
 from usercore.db import Conn
+from usercore.devstack.kafka import Kafka
+from usercore.events import CHECKPOINTS
 from usercore.trail.actions import seal
 from usercore.worker import Parts
 
@@ -74,6 +77,31 @@ async def test_what_is_wrong_is_said(client: Client, environ: dict[str, str]) ->
     code, _, errors = await run(environ, "user-freeze", str(asha.id), "--reason", "court_order", "--execute")
     assert code != 0
     assert "Invalid transition" in errors
+
+
+async def test_checkpoints_lie_on_kafka(
+    mock_kafka: Kafka, parts: Parts, client: Client, environ: dict[str, str], owner: Conn, tmp_path: Path
+) -> None:
+    publisher = Publisher(parts.db, parts.settings)
+    await publisher.once()
+    await a_user(client)
+    assert await seal(parts.db, parts.keyring)
+    await publisher.once()
+    await publisher.once()
+    code, lines, errors = await run(environ, "tail", CHECKPOINTS, "--seconds", "0")
+    assert (code, len(lines.splitlines())) == (0, 1), errors
+    file = tmp_path / "checkpoints"
+    file.write_text(lines)
+    code, said, _ = await run(environ, "audit-verify", "--against", str(file))
+    assert (code, said.splitlines()[-1]) == (0, "all is as it was sealed; held against 1 checkpoints")
+    # Somebody with the owner's role cuts the tail off, and nothing of it is left.
+    for table in ("user_audit", "audit_segments"):
+        await owner.execute(f"alter table {table} disable trigger all")
+        await owner.execute(f"delete from {table}")
+    assert (await run(environ, "audit-verify"))[0] == 0
+    code, said, _ = await run(environ, "audit-verify", "--against", str(file))
+    assert code == 1
+    assert "the trail ends before this segment" in said
 
 
 async def test_the_trail_is_verified(

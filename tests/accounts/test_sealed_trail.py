@@ -16,7 +16,8 @@ from usercore.db import Conn
 from usercore.errors import NotFound
 from usercore.outbox import SYSTEM, leaf_hash
 from usercore.trail import merkle
-from usercore.trail.actions import is_proven, prove, seal, verify
+from usercore.trail.actions import prove, seal, verify
+from usercore.trail.merkle import is_proven
 from usercore.users.actions import create_user
 from usercore.worker import Parts
 

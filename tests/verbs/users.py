@@ -442,6 +442,7 @@ CASES = [
         repeats=True,
     ),
     Case("trail.verify", "untouched", lambda w, s: trail.verify(w.db, w.keyring), unsealed, shown=what_is_wrong),
+    Case("trail.get_newest", "some", lambda w, s: trail.get_newest(w.db), sealed, shown=nothing_of),
     Case("trail.prove", "a row that is not there", lambda w, s: trail.prove(w.db, w.keyring, s.key), unsealed),
     Case(
         "archive.ship",

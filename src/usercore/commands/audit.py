@@ -14,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from usercore import app
 from usercore.archive.actions import Reconciled, list_archived, reconcile
 from usercore.commands.settings import current
-from usercore.trail.actions import Checkpoint, Finding, Proof, Verified, is_proven, prove, verify
+from usercore.trail.actions import Checkpoint, Finding, Verified, prove, verify
+from usercore.trail.merkle import Proof, is_proven
 
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
@@ -43,7 +44,8 @@ SAID = {
 def audit_verify(against: Path | None, keep: Path | None, as_json: bool) -> None:
     """Hold the whole audit trail against its signed segments; exit code 1 names the first thing that is wrong.
 
-    What it rests on: the signing key, which only the KMS opens, and the checkpoints that are kept elsewhere.
+    What it rests on: the signing key, which only the KMS opens, and the checkpoints that are kept elsewhere: by
+    --keep, or on the topic usercore.audit.checkpoints.v1, as `usercore tail` prints it.
     """
     kept = [] if against is None else [_checkpoint(line) for line in against.read_bytes().splitlines() if line.strip()]
 
@@ -145,6 +147,8 @@ def _words(finding: Finding) -> str:
 
 def _checkpoint(line: bytes) -> Checkpoint:
     try:
-        return msgspec.json.decode(line, type=Checkpoint)
-    except msgspec.MsgspecError as error:
+        found = msgspec.json.decode(line)
+        # `usercore tail` shows what lies on the topic as the value of a record.
+        return msgspec.convert(found.get("value", found), type=Checkpoint)
+    except (msgspec.MsgspecError, AttributeError) as error:
         raise click.BadParameter("a line is no checkpoint", param_hint="--against") from error

@@ -4,15 +4,16 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import click
+import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import RecordMetadata
 
-from usercore import kafka
+from usercore import avro, kafka
 from usercore.commands.settings import current
 from usercore.consumer import TOPICS
 from usercore.db import Db
@@ -57,13 +58,19 @@ def emit(topic: str, value: str) -> None:
 @click.option("--seconds", type=click.FloatRange(0), help="Stop after so long; 0 stops at the end of the topic.")
 @click.option("--new", is_flag=True, help="Only events from now on.")
 def tail(topic: str, count: int | None, seconds: float | None, new: bool) -> None:
-    """Print the events of TOPIC, a JSON object a line with headers and value, until Ctrl-C."""
+    """Print the events of TOPIC, a JSON object a line with headers and value, until Ctrl-C.
+
+    Events in Avro are shown as JSON too, by the registry of SCHEMA_REGISTRY_URL.
+    """
 
     async def follow() -> None:
         printed = 0
-        async with _consumer(topic, group=None, from_beginning=not new) as consumer:
+        url = current().schema_registry_url
+        registry = None if url is None else avro.Registry(url.reveal())
+        async with _consumer(topic, group=None, from_beginning=not new) as consumer, _closing(registry):
             async for record in _records(consumer, seconds):
-                click.echo(json.dumps(_shown(record)))
+                value = await _in_avro(registry, record)
+                click.echo(json.dumps(_shown(record) | ({} if value is None else {"value": value})))
                 sys.stdout.flush()
                 printed += 1
                 if printed == count:
@@ -191,6 +198,26 @@ async def _records(consumer: AIOKafkaConsumer, seconds: float | None) -> AsyncIt
 
 def _headers(record: Record) -> dict[str, str]:
     return {name: value.decode(errors="replace") for name, value in record.headers}
+
+
+async def _in_avro(registry: avro.Registry | None, record: Record) -> object:
+    """What an Avro record says, by the registry of SCHEMA_REGISTRY_URL; None for any other record."""
+    schema_id = avro.schema_id_of(record.value or b"")
+    schema = None if registry is None or schema_id is None else await registry.schema(schema_id)
+    if schema is None:
+        return None
+    with suppress(ValueError):
+        return msgspec.to_builtins(avro.decode(record.value or b"", schema))
+    return None
+
+
+@asynccontextmanager
+async def _closing(registry: avro.Registry | None) -> AsyncGenerator[None]:
+    try:
+        yield
+    finally:
+        if registry is not None:
+            await registry.close()
 
 
 def _shown(record: Record) -> dict[str, object]:

@@ -31,6 +31,8 @@ TOPICS: Mapping[str, Mapping[str, str]] = {
     "user.erased.v1": {},
     "user.kyc.initiated.v1": {},
     "user.kyc.updated.v1": {},
+    # What the trail is held against, for as long as there is a trail.
+    "usercore.audit.checkpoints.v1": {"retention.ms": "-1"},
     "usercore.dlq.v1": {"retention.ms": _WEEK_MS, "max.message.bytes": _TWO_MIB},
 }
 

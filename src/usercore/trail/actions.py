@@ -19,6 +19,7 @@ from usercore.events import now
 from usercore.outbox import leaf_hash, microseconds
 from usercore.pii.keyring import Keyring
 from usercore.trail import merkle, queries
+from usercore.trail.merkle import Proof
 from usercore.trail.queries import LeafRow, SealedRow, Segment, SegmentRange
 
 __all__ = ["SealedRow", "Segment", "SegmentRange"]
@@ -63,26 +64,6 @@ class Verified(Struct, frozen=True):
     unsealed: int
     finding: Finding | None
     checkpoint: Checkpoint | None
-
-
-class Proof(Struct, frozen=True):
-    """That a row is in the trail: RFC 9162's audit path to the root of its segment, and the segment's signature."""
-
-    event_id: UUID
-    leaf: str
-    index: int
-    path: list[str]
-    number: int
-    from_xid: int
-    to_xid: int
-    count: int
-    root: str
-    previous: str
-    sealed_at_us: int
-    hash: str
-    key_version: int
-    signature: str
-    public_key: str
 
 
 Archived = Callable[[int], Awaitable[Sequence[SealedRow]]]
@@ -190,6 +171,14 @@ async def verify(
     return Verified(number, rows, len(tail), finding, None if last is None else _checkpoint(last))
 
 
+async def get_newest(db: Db) -> Checkpoint | None:
+    """The checkpoint of the whole trail as it is sealed now."""
+    async with db.snapshot() as conn:
+        last = await queries.get_last_segment(conn)
+        segments = [] if last is None else await queries.list_segments(conn, after=last.number - 1, most=1)
+    return _checkpoint(segments[0]) if segments else None
+
+
 async def prove(db: Db, keyring: Keyring, event_id: UUID) -> Proof:
     """That a row is in the sealed trail. Raises NotFound for one that is not there or not sealed yet."""
     async with db.snapshot() as conn:
@@ -218,22 +207,6 @@ async def prove(db: Db, keyring: Keyring, event_id: UUID) -> Proof:
         signature=segment.signature.hex(),
         public_key=_public_key(keyring, segment.key_version).public_bytes_raw().hex(),
     )
-
-
-def is_proven(proof: Proof) -> bool:
-    """Whether a proof holds, by nothing but itself: its public key has to be known to be ours."""
-    try:
-        leaf, path = bytes.fromhex(proof.leaf), [bytes.fromhex(node) for node in proof.path]
-        root = merkle.root_of_path(leaf, proof.index, proof.count, path)
-        digest = merkle.segment_hash(
-            proof.number, proof.from_xid, proof.to_xid, proof.count, root, bytes.fromhex(proof.previous),
-            proof.sealed_at_us,
-        )  # fmt: skip
-        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(proof.public_key))
-        key.verify(bytes.fromhex(proof.signature), digest)
-    except (ValueError, InvalidSignature):
-        return False
-    return digest.hex() == proof.hash and root.hex() == proof.root
 
 
 def _broken_segment(

@@ -1,4 +1,4 @@
-"""Merkle trees as in RFC 9162, section 2.1, and what a segment's hash and signature cover: pure.
+"""Merkle trees as in RFC 9162, section 2.1, proofs, and what a segment's hash and signature cover: pure.
 
 Leaf hashes are there already (`outbox.leaf_hash`), so a tree begins with them. An inner node is SHA-256 over 0x01 and
 its two children; a segment's hash is SHA-256 over 0x02 and the MessagePack array of its fields.
@@ -6,13 +6,37 @@ its two children; a segment's hash is SHA-256 over 0x02 and the MessagePack arra
 
 import hashlib
 from collections.abc import Sequence
+from uuid import UUID
 
 import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from msgspec import Struct
 
 _canonical = msgspec.msgpack.Encoder()
 
 FIRST = bytes(32)
 """What the first segment has for the hash of the one before."""
+
+
+class Proof(Struct, frozen=True):
+    """That a row is in the trail: RFC 9162's audit path to the root of its segment, and the segment's signature."""
+
+    event_id: UUID
+    leaf: str
+    index: int
+    path: list[str]
+    number: int
+    from_xid: int
+    to_xid: int
+    count: int
+    root: str
+    previous: str
+    sealed_at_us: int
+    hash: str
+    key_version: int
+    signature: str
+    public_key: str
 
 
 def root(leaves: Sequence[bytes]) -> bytes:
@@ -61,6 +85,22 @@ def segment_hash(
     """What is signed of a segment, and what the next one chains to."""
     fields = (number, from_xid, to_xid, count, tree_root, previous, sealed_at_us)
     return hashlib.sha256(b"\x02" + _canonical.encode(fields)).digest()
+
+
+def is_proven(proof: Proof) -> bool:
+    """Whether a proof holds, by nothing but itself: its public key has to be known to be ours."""
+    try:
+        leaf, path = bytes.fromhex(proof.leaf), [bytes.fromhex(node) for node in proof.path]
+        tree_root = root_of_path(leaf, proof.index, proof.count, path)
+        digest = segment_hash(
+            proof.number, proof.from_xid, proof.to_xid, proof.count, tree_root, bytes.fromhex(proof.previous),
+            proof.sealed_at_us,
+        )  # fmt: skip
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(proof.public_key))
+        key.verify(bytes.fromhex(proof.signature), digest)
+    except (ValueError, InvalidSignature):
+        return False
+    return digest.hex() == proof.hash and tree_root.hex() == proof.root
 
 
 def _node(left: bytes, right: bytes) -> bytes:
