@@ -14,7 +14,7 @@ from tests.databases import DatabaseUrls
 from usercore import telemetry
 from usercore.db import Conn
 from usercore.errors import NotFound
-from usercore.outbox import SYSTEM, leaf_hash
+from usercore.outbox import SYSTEM, Change, leaf_hash, record
 from usercore.trail import merkle
 from usercore.trail.actions import prove, seal, verify
 from usercore.trail.merkle import is_proven
@@ -194,6 +194,53 @@ async def test_nobody_edits_by_accident(parts: Parts, owner: Conn, database: Dat
                     await connection.execute(statement)
     finally:
         await app.close()
+
+
+async def test_a_part_is_verified(parts: Parts, owner: Conn) -> None:
+    await a_trail(parts)
+    found = await verify(parts.db, parts.keyring, first=2)
+    assert (found.segments, found.rows, found.finding) == (2, 8, None)
+    found = await verify(parts.db, parts.keyring, first=2, upto=2)
+    assert (found.segments, found.rows, found.unsealed, found.finding) == (1, 4, 0, None)
+    await owner.execute(OPEN)
+    event = await a_row(owner, 9)
+    await owner.execute("update user_audit set resource = 'nothing' where event_id = $1", event)
+    assert (await verify(parts.db, parts.keyring, upto=2)).finding is None
+    found = await verify(parts.db, parts.keyring, first=3)
+    assert found.finding is not None
+    assert (found.finding.kind, found.finding.segment, found.finding.event_id) == ("changed", 3, event)
+    with pytest.raises(NotFound):
+        await verify(parts.db, parts.keyring, first=5)
+    # The segment before is not looked at, but the part has to follow it.
+    await owner.execute("update audit_segments set hash = sha256(hash) where number = 1")
+    found = await verify(parts.db, parts.keyring, first=2)
+    assert found.finding is not None
+    assert (found.finding.kind, found.finding.segment) == ("chain", 2)
+
+
+async def test_a_trail_that_64_write_at_once_verifies(parts: Parts) -> None:
+    """10⁵ rows, sealed while they come, in transactions of 25."""
+
+    async def writer() -> None:
+        for _ in range(63):
+            change = Change(action="profile.read", user_id=uuid4(), resource="user_profiles", new={"fields": ["phone"]})
+            async with parts.db.begin() as tx:
+                await record(tx, *[change] * 25, actor=SYSTEM)
+
+    async def sealer(over: asyncio.Event) -> None:
+        while not over.is_set():
+            await seal(parts.db, parts.keyring)
+            await asyncio.sleep(0)
+
+    over = asyncio.Event()
+    sealing = asyncio.create_task(sealer(over))
+    await asyncio.gather(*(writer() for _ in range(64)))
+    over.set()
+    await sealing
+    await all_sealed(parts)
+    found = await verify(parts.db, parts.keyring)
+    assert (found.rows, found.unsealed, found.finding) == (64 * 63 * 25, 0, None)
+    assert found.segments > 5
 
 
 async def test_who_commits_late_is_not_left_out(parts: Parts, owner: Conn, database: DatabaseUrls) -> None:

@@ -9,7 +9,7 @@ from uuid import UUID
 import click
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from usercore import app
 from usercore.archive.actions import Reconciled, list_archived, reconcile
@@ -40,12 +40,15 @@ SAID = {
 @click.option(
     "--keep", type=click.Path(dir_okay=False, path_type=Path), help="Add the checkpoint to this file when all is well."
 )
+@click.option("--from", "first", type=click.IntRange(1), default=1, help="Begin with this segment.")
+@click.option("--to", "upto", type=click.IntRange(1), help="End with this segment; rows not sealed yet are left out.")
 @JSON
-def audit_verify(against: Path | None, keep: Path | None, as_json: bool) -> None:
+def audit_verify(against: Path | None, keep: Path | None, first: int, upto: int | None, as_json: bool) -> None:
     """Hold the whole audit trail against its signed segments; exit code 1 names the first thing that is wrong.
 
     What it rests on: the signing key, which only the KMS opens, and the checkpoints that are kept elsewhere: by
-    --keep, or on the topic usercore.audit.checkpoints.v1, as `usercore tail` prints it.
+    --keep, or on the topic usercore.audit.checkpoints.v1, as `usercore tail` prints it. When it is interrupted it says
+    how to go on.
     """
     kept = [] if against is None else [_checkpoint(line) for line in against.read_bytes().splitlines() if line.strip()]
 
@@ -56,12 +59,24 @@ def audit_verify(against: Path | None, keep: Path | None, as_json: bool) -> None
                 return await verify(
                     parts.db,
                     parts.keyring,
+                    first=first,
+                    upto=upto,
                     against=kept,
                     archived=partial(list_archived, parts.db, parts.archive),
-                    progress=lambda done, total: progress.update(task, completed=done, total=total),
+                    progress=partial(step, progress, task),
                 )
 
-    found = asyncio.run(work())
+    reached = first - 1
+
+    def step(progress: Progress, task: TaskID, done: int, total: int) -> None:
+        nonlocal reached
+        reached = done
+        progress.update(task, completed=done, total=total)
+
+    try:
+        found = asyncio.run(work())
+    except KeyboardInterrupt:
+        raise click.ClickException(f"Interrupted; go on with --from {reached + 1}") from None
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found)).decode())
     else:

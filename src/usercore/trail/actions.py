@@ -128,23 +128,32 @@ async def verify(
     db: Db,
     keyring: Keyring,
     *,
+    first: int = 1,
+    upto: int | None = None,
     against: Sequence[Checkpoint] = (),
     archived: Archived = nothing_archived,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Verified:
     """Hold the whole trail against its segments, up to the first thing that is wrong.
 
-    `against` are checkpoints that were kept elsewhere; `archived` gives the rows of a segment that have left
-    PostgreSQL. Raises KeysUnavailable, and what `archived` raises.
+    Of a part, from the segment `first` on and up to `upto`, that it is whole and follows the segment before. `against`
+    are checkpoints that were kept elsewhere; `archived` gives the rows of a segment that have left PostgreSQL.
+
+    Raises NotFound when there is no segment before `first`, KeysUnavailable, and what `archived` raises.
     """
     kept = {checkpoint.number: checkpoint for checkpoint in against}
-    previous, start, number, rows = merkle.FIRST, 0, 0, 0
+    previous, start, number, rows = merkle.FIRST, 0, first - 1, 0
     last: Segment | None = None
     finding: Finding | None = None
     async with db.read() as conn:
         newest = await queries.get_last_segment(conn)
+        if first > 1:
+            before = await queries.list_segments(conn, after=first - 2, most=1)
+            if not before or before[0].number != first - 1:
+                raise NotFound
+            previous, start = before[0].hash, before[0].to_xid
     total = 0 if newest is None else newest.number
-    while finding is None:
+    while finding is None and (upto is None or number < upto):
         # A sealed segment does not change, so each is looked at by itself: nothing is held for the whole of it.
         async with db.snapshot() as conn:
             found = await queries.list_segments(conn, after=number, most=1)
@@ -163,12 +172,12 @@ async def verify(
         progress(number, max(total, number))
     else:
         tail = []
-    if finding is None and kept and max(kept) > number:
+    if finding is None and upto is None and kept and max(kept) > number:
         finding = Finding("cut", max(kept))
     if finding is None:
         changed = next((row for row in tail if leaf_of(row) != row.leaf_hash), None)
         finding = None if changed is None else Finding("changed", 0, changed.event_id)
-    return Verified(number, rows, len(tail), finding, None if last is None else _checkpoint(last))
+    return Verified(number - first + 1, rows, len(tail), finding, None if last is None else _checkpoint(last))
 
 
 async def get_newest(db: Db) -> Checkpoint | None:
