@@ -153,6 +153,11 @@ user-close *args:
 audit-verify *args:
     usercore audit-verify "$@"
 
+# Write the sealed trail into a folder, to be verified elsewhere: audit-export FOLDER; audit-verify --offline FOLDER
+[group('audit')]
+audit-export *args:
+    usercore audit-export "$@"
+
 # Compare the trail in Postgres and in ClickHouse: audit-reconcile; --execute sends again what is missing
 [group('audit')]
 audit-reconcile *args:

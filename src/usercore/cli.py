@@ -25,6 +25,7 @@ COMMANDS = {
     "webhook-replay": "upkeep",
     "kyc-reconcile": "upkeep",
     "audit-verify": "audit",
+    "audit-export": "audit",
     "audit-reconcile": "audit",
     "audit-prove": "audit",
     "user-freeze": "accounts",

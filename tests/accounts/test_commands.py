@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
+
 from tests.accounts.test_holds import a_user, does, party
 from tests.service import Client
 from usercore.checkpoints import Publisher
@@ -102,6 +104,47 @@ async def test_checkpoints_lie_on_kafka(
     code, said, _ = await run(environ, "audit-verify", "--against", str(file))
     assert code == 1
     assert "the trail ends before this segment" in said
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        ("rows.jsonl", b'"action":"user.created"', b'"action":"user.erased"', "was changed"),
+        ("segments.jsonl", b'"number":1', b'"number":3', "does not follow"),
+        ("rows.jsonl", b"\n", b"", "no export"),
+        ("public-keys.json", b'"1":"', b'"2":"', "not signed with our key"),
+    ],
+)
+async def test_an_export_is_verified_without_a_server(
+    parts: Parts, client: Client, environ: dict[str, str], tmp_path: Path, file: str, old: bytes, new: bytes, said: str
+) -> None:
+    for _ in range(2):
+        await a_user(client)
+        assert await seal(parts.db, parts.keyring)
+    folder = tmp_path / "trail"
+    code, out, errors = await run(environ, "audit-export", str(folder))
+    assert (code, out) == (0, f"{await count(parts)} rows in {folder}\n"), errors
+    nothing: dict[str, str] = {}
+    code, out, errors = await run(nothing, "audit-verify", "--offline", str(folder))
+    assert code == 0, errors
+    key = json.loads((folder / "public-keys.json").read_text())["1"]
+    assert key in errors
+    code, _, errors = await run(nothing, "audit-verify", "--offline", str(folder), "--public-key", f"1={key}")
+    assert (code, key in errors) == (0, False)
+    other = f"1={key[::-1]}"
+    code, out, _ = await run(nothing, "audit-verify", "--offline", str(folder), "--public-key", other)
+    assert (code, "not signed with our key" in out) == (1, True)
+    content = (folder / file).read_bytes()
+    assert old in content
+    (folder / file).write_bytes(content.replace(old, new, 1))
+    code, out, errors = await run(nothing, "audit-verify", "--offline", str(folder))
+    assert code == 1
+    assert said in out + errors
+
+
+async def count(parts: Parts) -> int:
+    async with parts.db.read() as conn:
+        return int(await conn.fetchval("select count(*) from user_audit") or 0)
 
 
 async def test_the_trail_is_verified(

@@ -1,4 +1,4 @@
-"""`usercore audit-verify`, `audit-reconcile` and `audit-prove`."""
+"""`usercore audit-verify`, `audit-export`, `audit-reconcile` and `audit-prove`."""
 
 import asyncio
 import sys
@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from usercore import app
 from usercore.archive.actions import Reconciled, list_archived, reconcile
+from usercore.commands.audit_files import export, keys_in, verify_files
 from usercore.commands.settings import current
 from usercore.trail.actions import Checkpoint, Finding, Verified, prove, verify
 from usercore.trail.merkle import Proof, is_proven
@@ -40,10 +41,30 @@ SAID = {
 @click.option(
     "--keep", type=click.Path(dir_okay=False, path_type=Path), help="Add the checkpoint to this file when all is well."
 )
+@click.option(
+    "--offline",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Verify a folder that audit-export wrote, without any server.",
+)
+@click.option(
+    "--public-key",
+    "public_keys",
+    multiple=True,
+    metavar="VERSION=HEX",
+    help="With --offline: a key that you know to be ours. Without any, those of the export are taken, and shown.",
+)
 @click.option("--from", "first", type=click.IntRange(1), default=1, help="Begin with this segment.")
 @click.option("--to", "upto", type=click.IntRange(1), help="End with this segment; rows not sealed yet are left out.")
 @JSON
-def audit_verify(against: Path | None, keep: Path | None, first: int, upto: int | None, as_json: bool) -> None:
+def audit_verify(
+    against: Path | None,
+    keep: Path | None,
+    offline: Path | None,
+    public_keys: tuple[str, ...],
+    first: int,
+    upto: int | None,
+    as_json: bool,
+) -> None:
     """Hold the whole audit trail against its signed segments; exit code 1 names the first thing that is wrong.
 
     What it rests on: the signing key, which only the KMS opens, and the checkpoints that are kept elsewhere: by
@@ -74,7 +95,7 @@ def audit_verify(against: Path | None, keep: Path | None, first: int, upto: int 
         progress.update(task, completed=done, total=total)
 
     try:
-        found = asyncio.run(work())
+        found = asyncio.run(work()) if offline is None else _offline(offline, public_keys, kept)
     except KeyboardInterrupt:
         raise click.ClickException(f"Interrupted; go on with --from {reached + 1}") from None
     if as_json:
@@ -86,6 +107,39 @@ def audit_verify(against: Path | None, keep: Path | None, first: int, upto: int 
     if keep is not None and found.checkpoint is not None:
         with keep.open("ab") as file:
             file.write(msgspec.json.encode(found.checkpoint) + b"\n")
+
+
+@click.command(epilog="Example: usercore audit-export trail-2026 && usercore audit-verify --offline trail-2026")
+@click.argument("folder", type=click.Path(exists=False, path_type=Path))
+def audit_export(folder: Path) -> None:
+    """Write the sealed trail into FOLDER, for somebody who verifies it without us: rows, segments and public keys."""
+
+    async def work() -> int:
+        with Progress(*COLUMNS, console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("exporting", total=None)
+            async with app.opened(current()) as parts:
+                archived = partial(list_archived, parts.db, parts.archive)
+                return await export(
+                    parts.db, parts.keyring, folder, archived, lambda done: progress.update(task, completed=done)
+                )
+
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise click.ClickException(f"{folder} cannot be made ({error.strerror}): name a folder that is new.") from error
+    click.echo(f"{asyncio.run(work())} rows in {folder}")
+
+
+def _offline(folder: Path, public_keys: tuple[str, ...], kept: list[Checkpoint]) -> Verified:
+    try:
+        keys = {int(version): key for version, _, key in (text.partition("=") for text in public_keys)}
+        if not keys:
+            keys = keys_in(folder)
+            for version, key in sorted(keys.items()):
+                click.echo(f"key {version} of the export, which you have to know to be ours: {key}", err=True)
+        return verify_files(folder, keys, kept)
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
+        raise click.ClickException(f"This is no export of the trail, or no key ({type(error).__name__}).") from error
 
 
 @click.command(epilog="Example: usercore audit-reconcile --json")
@@ -119,7 +173,7 @@ def audit_reconcile(execute: bool, as_json: bool) -> None:
         for each in found.differences:
             click.echo(f"segment {each.segment} in {each.side}: {SAID[each.kind].format(event_id=each.event_id)}")
         click.echo(f"{len(found.differences)} differences" if found.differences else "both are as it was sealed")
-        if found.differences and not execute:
+        if not execute and any(each.side == "archive" for each in found.differences):
             click.echo("add --execute to send again what the archive lacks")
     if found.differences:
         sys.exit(1)

@@ -5,6 +5,7 @@ and signed: whoever changes a row with the owner's rights would have to sign aga
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Literal
 from uuid import UUID
 
@@ -163,11 +164,11 @@ async def verify(
             last = segment = found[0]
             there = await queries.list_rows(conn, from_xid=segment.from_xid, to_xid=segment.to_xid)
         ids, leaves = entries(segment)
-        finding = _broken_segment(keyring, segment, leaves, number + 1, start, previous, kept.get(segment.number))
-        if finding is None:
-            if len(there) < segment.count:
-                there = sorted([*there, *await archived(segment.number)], key=lambda row: (row.xid, row.event_id))
-            finding = first_difference(segment.number, ids, leaves, there)
+        if len(there) < segment.count:
+            there = sorted([*there, *await archived(segment.number)], key=lambda row: (row.xid, row.event_id))
+        finding = broken_segment(
+            partial(public_key, keyring), segment, leaves, number + 1, start, previous, kept.get(segment.number)
+        ) or first_difference(segment.number, ids, leaves, there)
         previous, start, number, rows = segment.hash, segment.to_xid, segment.number, rows + segment.count
         progress(number, max(total, number))
     else:
@@ -177,7 +178,7 @@ async def verify(
     if finding is None:
         changed = next((row for row in tail if leaf_of(row) != row.leaf_hash), None)
         finding = None if changed is None else Finding("changed", 0, changed.event_id)
-    return Verified(number - first + 1, rows, len(tail), finding, None if last is None else _checkpoint(last))
+    return Verified(number - first + 1, rows, len(tail), finding, None if last is None else checkpoint_of(last))
 
 
 async def get_newest(db: Db) -> Checkpoint | None:
@@ -185,7 +186,7 @@ async def get_newest(db: Db) -> Checkpoint | None:
     async with db.snapshot() as conn:
         last = await queries.get_last_segment(conn)
         segments = [] if last is None else await queries.list_segments(conn, after=last.number - 1, most=1)
-    return _checkpoint(segments[0]) if segments else None
+    return checkpoint_of(segments[0]) if segments else None
 
 
 async def prove(db: Db, keyring: Keyring, event_id: UUID) -> Proof:
@@ -214,12 +215,12 @@ async def prove(db: Db, keyring: Keyring, event_id: UUID) -> Proof:
         hash=segment.hash.hex(),
         key_version=segment.key_version,
         signature=segment.signature.hex(),
-        public_key=_public_key(keyring, segment.key_version).public_bytes_raw().hex(),
+        public_key=public_key(keyring, segment.key_version).public_bytes_raw().hex(),
     )
 
 
-def _broken_segment(
-    keyring: Keyring,
+def broken_segment(
+    key: Callable[[int], Ed25519PublicKey],
     segment: Segment,
     leaves: Sequence[bytes],
     number: int,
@@ -237,7 +238,7 @@ def _broken_segment(
     if merkle.root(leaves) != segment.root or len(leaves) != segment.count or digest != segment.hash:
         return Finding("segment", segment.number)
     try:
-        _public_key(keyring, segment.key_version).verify(segment.signature, segment.hash)
+        key(segment.key_version).verify(segment.signature, segment.hash)
     except InvalidSignature:
         return Finding("signature", segment.number)
     if kept is not None and kept.hash != segment.hash.hex():
@@ -290,10 +291,11 @@ def leaf_of(row: SealedRow) -> bytes:
     )
 
 
-def _checkpoint(segment: Segment) -> Checkpoint:
+def checkpoint_of(segment: Segment) -> Checkpoint:
+    """What the trail up to this segment hangs on."""
     return Checkpoint(segment.number, segment.to_xid, segment.hash.hex(), segment.key_version, segment.signature.hex())
 
 
-def _public_key(keyring: Keyring, version: int) -> Ed25519PublicKey:
-    """Raises KeysUnavailable."""
+def public_key(keyring: Keyring, version: int) -> Ed25519PublicKey:
+    """With which a segment's signature is verified. Raises KeysUnavailable."""
     return Ed25519PrivateKey.from_private_bytes(keyring.audit_key(version)[1]).public_key()
