@@ -71,9 +71,9 @@ class ClickHouse:
         return True
 
     async def close(self) -> None:
-        for conn in self._idle:
-            await conn.close()
-        self._idle.clear()
+        idle, self._idle = self._idle, []
+        for conn in idle:
+            await _drop(conn)
 
     @asynccontextmanager
     async def _connection(self, within_s: float) -> AsyncGenerator[Connection]:

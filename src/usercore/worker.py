@@ -94,12 +94,12 @@ async def ship_trail(parts: Parts, stop: asyncio.Event) -> None:
     if archive is None:
         await stop.wait()
         return
-    looked_at = -math.inf
+    looked_at, missing = -math.inf, 0
 
     async def once() -> None:
-        nonlocal looked_at
+        nonlocal looked_at, missing
         if time.monotonic() - looked_at > LOOK_EVERY_S:
-            await look_after(parts.db, archive, holder)
+            missing = await look_after(parts.db, archive, holder, known=missing)
             looked_at = time.monotonic()
         while await ship(parts.db, archive, holder) and not stop.is_set():
             pass

@@ -157,14 +157,34 @@ async def test_a_row_changed_in_postgres_is_said(archive: ClickHouse, parts: Par
 
 async def test_a_wiped_archive_is_filled_again(archive: ClickHouse, parts: Parts) -> None:
     await a_shipped_trail(parts, archive)
-    assert not await look_after(parts.db, archive, HOLDER)
+    assert await look_after(parts.db, archive, HOLDER) == 0
     await archive.fetch("drop table user_audit")
     with pytest.raises(ArchiveUnavailable):
         await look_after(parts.db, archive, HOLDER)
     await archive.migrate()
-    assert await look_after(parts.db, archive, HOLDER)
+    assert await look_after(parts.db, archive, HOLDER) == 12
     assert await shipped(parts, archive) == 12
+    assert await look_after(parts.db, archive, HOLDER) == 0
     assert (await reconcile(parts.db, archive)).differences == []
+
+
+async def test_what_is_lost_for_good_is_not_sent_for_ever(archive: ClickHouse, parts: Parts, owner: Conn) -> None:
+    await an_old_month(owner, OLD)
+    user = uuid4()
+    await create_user(parts.db, parts.keyring, user, None, STAFF)
+    await old_rows(parts, user, 10)
+    await all_sealed(parts)
+    await shipped(parts, archive)
+    assert await retire(parts.db, archive, before=now())
+    await archive.fetch("truncate table user_audit")
+    missing = await look_after(parts.db, archive, HOLDER)
+    assert missing == 11
+    await shipped(parts, archive)
+    missing = await look_after(parts.db, archive, HOLDER, known=missing)
+    assert missing == 10
+    assert await shipped(parts, archive) == 0
+    found = await reconcile(parts.db, archive)
+    assert {(each.side, each.kind) for each in found.differences} == {("archive", "removed"), ("postgres", "removed")}
 
 
 async def test_a_month_leaves_when_the_archive_has_it(archive: ClickHouse, parts: Parts, owner: Conn) -> None:

@@ -89,22 +89,23 @@ async def ship(db: Db, clickhouse: ClickHouse, holder: UUID) -> int:
     return sum(each.count for each in ranges)
 
 
-async def look_after(db: Db, clickhouse: ClickHouse, holder: UUID) -> bool:
-    """Begin anew when ClickHouse has less than was shipped, as after it was wiped; whether it has.
+async def look_after(db: Db, clickhouse: ClickHouse, holder: UUID, *, known: int = 0) -> int:
+    """Begin anew when ClickHouse has less than was shipped, as after it was wiped; how many rows are missing.
 
-    What is sent again and is there already changes nothing. Raises ArchiveUnavailable.
+    What is sent again and is there already changes nothing. `known` is what was missing when it was begun anew before:
+    rows that PostgreSQL has no more do not come back, however often. Raises ArchiveUnavailable.
     """
     extent = await store.get_extent(clickhouse)
     async with db.begin() as tx:
         shipped = await queries.take_lease(tx, holder=holder)
         if shipped is None:
-            return False
-        sealed = await count_sealed(tx, number=shipped)
-        if extent.rows >= sealed and extent.newest_segment >= shipped:
-            return False
+            return known
+        missing = max(0, await count_sealed(tx, number=shipped) - extent.rows)
+        if missing <= known and extent.newest_segment >= shipped:
+            return missing
         await queries.set_shipped(tx, holder=holder, shipped_to=0)
-    log.error("audit_archive_incomplete", count=sealed - extent.rows)
-    return True
+    log.error("audit_archive_incomplete", count=missing)
+    return missing
 
 
 async def list_older(
