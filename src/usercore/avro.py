@@ -6,7 +6,8 @@ after topics (`<topic>-value`). Once an id is known it stays known: the registry
 
 import io
 import struct
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from datetime import datetime
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
@@ -19,6 +20,7 @@ from msgspec import Struct
 
 from usercore.db import outside_transaction
 from usercore.errors import ServiceUnavailable
+from usercore.settings import Settings
 
 MAGIC = b"\0"
 PREFIX = struct.Struct(">bI")
@@ -179,6 +181,30 @@ class Registry:
                 return response.status, msgspec.json.decode(answer)
         except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError) as error:
             raise RegistryUnavailable from error
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncGenerator[Registry | None]:
+    """The registry of SCHEMA_REGISTRY_URL, if there is one."""
+    url = settings.schema_registry_url
+    registry = None if url is None else Registry(url.reveal())
+    try:
+        yield registry
+    finally:
+        if registry is not None:
+            await registry.close()
+
+
+async def said(registry: Registry | None, message: bytes) -> object:
+    """What an Avro message says as JSON has it; None for any other one. Raises RegistryUnavailable."""
+    schema_id = schema_id_of(message)
+    schema = None if registry is None or schema_id is None else await registry.schema(schema_id)
+    if schema is None:
+        return None
+    try:
+        return msgspec.to_builtins(decode(message, schema))
+    except ValueError:
+        return None
 
 
 def _member(answer: object, name: str, kind: type[Any]) -> Any:

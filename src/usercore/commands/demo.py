@@ -13,7 +13,7 @@ import click
 from aiokafka import TopicPartition
 from rich.console import Console
 
-from usercore import app, kafka
+from usercore import app, avro, kafka
 from usercore.commands import demo_kyc
 from usercore.commands.settings import current
 from usercore.commands.tokens import sign
@@ -269,15 +269,17 @@ class Demo:
         found: list[Any] = []
         consumer = kafka.consumer(self.settings, topic, group=None)
         await consumer.start()
+        key = str(self.user_id).encode()
         try:
+            async with avro.opened(self.settings) as registry:
 
-            async def enough() -> bool:
-                batches = cast(dict[TopicPartition, list[kafka.Record]], await consumer.getmany(timeout_ms=200))
-                records = [record for batch in batches.values() for record in batch]
-                found.extend(json.loads(r.value or b"") for r in records if r.key == str(self.user_id).encode())
-                return len({event["event_id"] for event in found}) >= count
+                async def enough() -> bool:
+                    batches = cast(dict[TopicPartition, list[kafka.Record]], await consumer.getmany(timeout_ms=200))
+                    for record in (record for batch in batches.values() for record in batch if record.key == key):
+                        found.append(await avro.said(registry, record.value or b"") or json.loads(record.value or b""))
+                    return len({event["event_id"] for event in found}) >= count
 
-            await self.eventually(enough, f"{count} {topic} on Kafka")
+                await self.eventually(enough, f"{count} {topic} on Kafka")
         finally:
             await consumer.stop()
         return found

@@ -4,12 +4,11 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import click
-import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import RecordMetadata
 
@@ -65,11 +64,10 @@ def tail(topic: str, count: int | None, seconds: float | None, new: bool) -> Non
 
     async def follow() -> None:
         printed = 0
-        url = current().schema_registry_url
-        registry = None if url is None else avro.Registry(url.reveal())
-        async with _consumer(topic, group=None, from_beginning=not new) as consumer, _closing(registry):
+        source = _consumer(topic, group=None, from_beginning=not new)
+        async with source as consumer, avro.opened(current()) as registry:
             async for record in _records(consumer, seconds):
-                value = await _in_avro(registry, record)
+                value = await avro.said(registry, record.value or b"")
                 click.echo(json.dumps(_shown(record) | ({} if value is None else {"value": value})))
                 sys.stdout.flush()
                 printed += 1
@@ -198,26 +196,6 @@ async def _records(consumer: AIOKafkaConsumer, seconds: float | None) -> AsyncIt
 
 def _headers(record: Record) -> dict[str, str]:
     return {name: value.decode(errors="replace") for name, value in record.headers}
-
-
-async def _in_avro(registry: avro.Registry | None, record: Record) -> object:
-    """What an Avro record says, by the registry of SCHEMA_REGISTRY_URL; None for any other record."""
-    schema_id = avro.schema_id_of(record.value or b"")
-    schema = None if registry is None or schema_id is None else await registry.schema(schema_id)
-    if schema is None:
-        return None
-    with suppress(ValueError):
-        return msgspec.to_builtins(avro.decode(record.value or b"", schema))
-    return None
-
-
-@asynccontextmanager
-async def _closing(registry: avro.Registry | None) -> AsyncGenerator[None]:
-    try:
-        yield
-    finally:
-        if registry is not None:
-            await registry.close()
 
 
 def _shown(record: Record) -> dict[str, object]:

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from usercore.devstack import clickhouse, room, sandboxes
+from usercore.devstack import clickhouse, registry, room, sandboxes
 from usercore.devstack.clickhouse import ClickHouse
 from usercore.devstack.environment import write_environment
 from usercore.devstack.kafka import Kafka
@@ -91,7 +91,8 @@ class Stack:
         self.home = checkout.resolve() / ".dev"
         self._say = say
         self._sandboxes = sandboxes.installed() if services is None else {}
-        self._services = (*SERVICES, *sandboxes.services(self._sandboxes)) if services is None else services
+        own = (*SERVICES, *registry.services(), *sandboxes.services(self._sandboxes))
+        self._services = own if services is None else services
         self._migrate = migrate
         self.postgres = Postgres(self.home / "postgres", say=say)
         self.redis = Redis(self.home / "redis", say=say)
@@ -216,7 +217,7 @@ class Stack:
         if self.clickhouse is not None:
             values["CLICKHOUSE_URL"] = self.clickhouse.url()
         every = {name: port for own in ports.values() for name, port in own.items()}
-        values |= sandboxes.settings(self._sandboxes, every)
+        values |= registry.settings(every) | sandboxes.settings(self._sandboxes, every)
         write_environment(self.home, values)
         return values
 

@@ -1,23 +1,35 @@
 """A small schema registry for development and tests: the part of Confluent's HTTP API that clients of ours use.
 
-`python -m usercore.testing.registry PORT`. In memory; BACKWARD compatibility, as the real one has by default.
+`python -m usercore.testing.registry PORT [FILE]`; without a file it is in memory. BACKWARD compatibility, as the real
+one has by default.
 """
 
 import sys
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 from aiohttp import web
+from msgspec import Struct
 
 Schema = dict[str, Any]
+
+
+class Kept(Struct):
+    """Schemas as text, of which the first has the id 1; the ids of each subject's versions."""
+
+    schemas: list[str] = []
+    subjects: dict[str, list[int]] = {}
 
 
 class RegistryServer:
     """Subjects with their versions; equal schemas share an id."""
 
-    def __init__(self) -> None:
-        self.schemas: list[str] = []
-        self.subjects: dict[str, list[int]] = {}
+    def __init__(self, file: Path | None = None) -> None:
+        self._file = file
+        kept = msgspec.json.decode(file.read_bytes(), type=Kept) if file is not None and file.exists() else Kept()
+        self.schemas = kept.schemas
+        self.subjects = kept.subjects
         self.app = web.Application()
         self.app.add_routes(
             [
@@ -60,6 +72,7 @@ class RegistryServer:
             self.subjects.setdefault(request.match_info["subject"], []).append(known)
             if known > len(self.schemas):
                 self.schemas.append(text)
+            self._keep()
         return _answer({"id": known})
 
     async def _check(self, request: web.Request) -> web.Response:
@@ -79,6 +92,13 @@ class RegistryServer:
 
     async def _get_config(self, request: web.Request) -> web.Response:
         return _answer({"compatibilityLevel": "BACKWARD"})
+
+    def _keep(self) -> None:
+        """Whole or not at all: an id that came to mean something else would make old events unreadable."""
+        if self._file is not None:
+            making = self._file.with_suffix(".making")
+            making.write_bytes(msgspec.json.encode(Kept(self.schemas, self.subjects)))
+            making.replace(self._file)
 
     def _problems(self, versions: list[int], schema: Schema) -> list[str]:
         if not versions:
@@ -135,4 +155,5 @@ def _error(code: int, message: str) -> web.Response:
 
 
 if __name__ == "__main__":
-    web.run_app(RegistryServer().app, host="127.0.0.1", port=int(sys.argv[1]))
+    kept_in = Path(sys.argv[2]) if len(sys.argv) > 2 else None
+    web.run_app(RegistryServer(kept_in).app, host="127.0.0.1", port=int(sys.argv[1]))
