@@ -27,7 +27,6 @@ from usercore.trail.actions import (
     Segment,
     SegmentRange,
     count_sealed,
-    entries,
     first_difference,
     leaf_of,
     list_ranges,
@@ -238,14 +237,13 @@ async def _compare(db: Db, clickhouse: ClickHouse, ranges: Sequence[SegmentRange
     archived = await store.list_segment(clickhouse, first=first, last=last)
     differences: list[Difference] = []
     for segment in segments:
-        ids, leaves = entries(segment)
         there = distinct(row for row in archived if row.segment == segment.number)
-        if found := first_difference(segment.number, ids, leaves, there):
+        if found := first_difference(segment, there):
             differences.append(Difference("archive", found.kind, segment.number, found.event_id))
         ours = [row for row in here if segment.from_xid <= row.xid < segment.to_xid]
         gone = [] if border is None else [row for row in there if row.timestamp < border]
         both = sorted([*ours, *gone], key=lambda row: (row.xid, row.event_id))
-        if found := first_difference(segment.number, ids, leaves, both):
+        if found := first_difference(segment, both):
             differences.append(Difference("postgres", found.kind, segment.number, found.event_id))
     return differences
 
@@ -255,7 +253,7 @@ async def _mend(db: Db, clickhouse: ClickHouse, ranges: Sequence[SegmentRange]) 
         async with db.snapshot() as conn:
             segments: list[Segment] = await list_segments(conn, after=each.number - 1, most=1)
             rows = await list_rows(conn, from_xid=each.from_xid, to_xid=each.to_xid)
-        if first_difference(each.number, *entries(segments[0]), rows) is None:
+        if first_difference(segments[0], rows) is None:
             await _send(clickhouse, [each], rows)
 
 

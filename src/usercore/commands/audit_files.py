@@ -21,7 +21,6 @@ from usercore.trail.actions import (
     Verified,
     broken_segment,
     checkpoint_of,
-    entries,
     first_difference,
     list_rows,
     list_segments,
@@ -78,13 +77,12 @@ def verify_files(folder: Path, keys: PublicKeys, against: Sequence[Checkpoint]) 
             while waiting is not None and waiting.xid < segment.to_xid:
                 there.append(waiting)
                 waiting = next(rows, None)
-            ids, leaves = entries(segment)
             if segment.key_version not in public:
                 finding = Finding("signature", segment.number)
             else:
                 finding = broken_segment(
-                    public.__getitem__, segment, leaves, number + 1, start, previous, kept.get(segment.number)
-                ) or first_difference(segment.number, ids, leaves, there)
+                    public.__getitem__, segment, number + 1, start, previous, kept.get(segment.number)
+                ) or first_difference(segment, there)
             previous, start, number, count = segment.hash, segment.to_xid, segment.number, count + segment.count
             if finding is not None:
                 break
