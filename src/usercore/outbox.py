@@ -231,6 +231,11 @@ def microseconds(at: datetime) -> int:
     return (at - _EPOCH) // _MICROSECOND
 
 
+def from_microseconds(since_1970: int) -> datetime:
+    """The time of which `microseconds` made this."""
+    return _EPOCH + since_1970 * _MICROSECOND
+
+
 def leaf_hash(
     event_id: UUID,
     user_id: UUID | None,

@@ -6,17 +6,18 @@ each event id, at a merge, and every reader takes one. Transactions begin and en
 
 import bisect
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal, get_args
 from uuid import UUID
 
 from msgspec import Struct
 
-from usercore import telemetry
+from usercore import cursors, telemetry
 from usercore.archive import queries, store
 from usercore.archive.queries import Month
-from usercore.archive.store import Row, at, distinct
+from usercore.archive.store import Row, WholeRow, at, distinct
 from usercore.clickhouse import ClickHouse
 from usercore.cursors import Position
 from usercore.db import Db
@@ -43,8 +44,6 @@ ROWS = 20_000
 MOST_SEGMENTS = 1_000
 EVERYTHING: tuple[AuditAction, ...] = get_args(AuditAction)
 EVERYBODY: tuple[ActorKind, ...] = get_args(ActorKind)
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Side = Literal["postgres", "archive"]
 
@@ -114,7 +113,7 @@ async def list_older(
     before: Position,
     most: int,
     *,
-    since: datetime = _EPOCH,
+    since: datetime = cursors.OLDEST.at,
     until: datetime | None = None,
     actions: tuple[AuditAction, ...] = EVERYTHING,
     actor_kinds: tuple[ActorKind, ...] = EVERYBODY,
@@ -151,7 +150,8 @@ async def list_archived(db: Db, clickhouse: ClickHouse | None, number: int) -> l
         return []
     if clickhouse is None:
         raise ArchiveUnavailable
-    return [row for row in await _archived(clickhouse, number, number) if row.timestamp < border]
+    rows = distinct(await store.list_segment(clickhouse, first=number, last=number))
+    return [row for row in rows if row.timestamp < border]
 
 
 async def reconcile(
@@ -176,7 +176,7 @@ async def reconcile(
             ranges = _batch(await list_ranges(conn, after=number, most=min(MOST_SEGMENTS, shipped - number)))
         if not ranges:
             break
-        found = await _compare(db, clickhouse, ranges)
+        found, _ = await _compare(db, clickhouse, ranges)
         if mend:
             broken = {each.segment for each in found}
             await _mend(db, clickhouse, [each for each in ranges if each.number in broken])
@@ -205,14 +205,16 @@ async def retire(db: Db, clickhouse: ClickHouse, *, before: datetime) -> str | N
         if not ranges or ranges[-1].number > shipped:
             log.warning("audit_partition_stays", reason="not_shipped")
             return None
-        number, reached = ranges[-1].number, _reaches(ranges[-1], span.last)
+        number, reached = ranges[-1].number, span.last is not None and ranges[-1].to_xid > span.last
         ranges = [each for each in ranges if span.first is not None and each.to_xid > span.first]
-        if await _compare(db, clickhouse, ranges):
+        differences, archived = await _compare(db, clickhouse, ranges)
+        if differences:
             log.error("audit_partition_stays", reason="archive_differs")
             return None
-        for leaves in await _leaves_of(clickhouse, ranges, month):
-            count += len(leaves)
-            digest.update(hashlib.sha256(b"".join(leaves)).digest())
+        for each in ranges:
+            if leaves := [leaf_of(row) for row in archived[each.number] if _is_in(row, month)]:
+                count += len(leaves)
+                digest.update(hashlib.sha256(b"".join(leaves)).digest())
     conn = await db.dedicated(within_s=600)
     try:
         taken = await queries.take_partition(conn, name=month.name, rows=count, digest=digest.digest())
@@ -225,27 +227,32 @@ async def retire(db: Db, clickhouse: ClickHouse, *, before: datetime) -> str | N
     return month.name
 
 
-async def _compare(db: Db, clickhouse: ClickHouse, ranges: Sequence[SegmentRange]) -> list[Difference]:
-    """At most one difference for each segment and store."""
+async def _compare(
+    db: Db, clickhouse: ClickHouse, ranges: Sequence[SegmentRange]
+) -> tuple[list[Difference], dict[int, list[SealedRow]]]:
+    """At most one difference for each segment and store; and what the archive has, by segment."""
     if not ranges:
-        return []
+        return [], {}
     first, last = ranges[0].number, ranges[-1].number
     async with db.snapshot() as conn:
         border = await queries.get_border(conn)
         segments = await list_segments(conn, after=first - 1, most=last - first + 1)
         here = await list_rows(conn, from_xid=ranges[0].from_xid, to_xid=ranges[-1].to_xid)
-    archived = await store.list_segment(clickhouse, first=first, last=last)
+    sent: dict[int, list[WholeRow]] = defaultdict(list)
+    for row in await store.list_segment(clickhouse, first=first, last=last):
+        sent[row.segment].append(row)
+    archived = {each.number: distinct(sent[each.number]) for each in ranges}
     differences: list[Difference] = []
     for segment in segments:
-        there = distinct(row for row in archived if row.segment == segment.number)
+        there = archived[segment.number]
         if found := first_difference(segment, there):
             differences.append(Difference("archive", found.kind, segment.number, found.event_id))
-        ours = [row for row in here if segment.from_xid <= row.xid < segment.to_xid]
+        start, end = (bisect.bisect_left(here, xid, key=_xid) for xid in (segment.from_xid, segment.to_xid))
         gone = [] if border is None else [row for row in there if row.timestamp < border]
-        both = sorted([*ours, *gone], key=lambda row: (row.xid, row.event_id))
+        both = sorted([*here[start:end], *gone], key=lambda row: (row.xid, row.event_id))
         if found := first_difference(segment, both):
             differences.append(Difference("postgres", found.kind, segment.number, found.event_id))
-    return differences
+    return differences, archived
 
 
 async def _mend(db: Db, clickhouse: ClickHouse, ranges: Sequence[SegmentRange]) -> None:
@@ -257,27 +264,14 @@ async def _mend(db: Db, clickhouse: ClickHouse, ranges: Sequence[SegmentRange]) 
             await _send(clickhouse, [each], rows)
 
 
-async def _leaves_of(clickhouse: ClickHouse, ranges: Sequence[SegmentRange], month: Month) -> list[list[bytes]]:
-    """The leaves of a month's rows in the archive, by segment; segments that have none are left out."""
-    if not ranges:
-        return []
-    rows = await store.list_segment(clickhouse, first=ranges[0].number, last=ranges[-1].number)
-    found: list[list[bytes]] = []
-    for each in ranges:
-        there = distinct(row for row in rows if row.segment == each.number)
-        leaves = [leaf_of(row) for row in there if month.starts_at <= row.timestamp < month.ends_at]
-        found += [leaves] if leaves else []
-    return found
-
-
-async def _archived(clickhouse: ClickHouse, first: int, last: int) -> list[SealedRow]:
-    return distinct(await store.list_segment(clickhouse, first=first, last=last))
-
-
 async def _send(clickhouse: ClickHouse, ranges: Sequence[SegmentRange], rows: Sequence[SealedRow]) -> None:
     ends = [each.to_xid for each in ranges]
     numbered = [store.values(ranges[bisect.bisect_right(ends, row.xid)].number, row) for row in rows]
     await store.add_rows(clickhouse, rows=numbered)
+
+
+def _xid(row: SealedRow) -> int:
+    return row.xid
 
 
 def _batch(ranges: Sequence[SegmentRange]) -> list[SegmentRange]:
@@ -292,5 +286,5 @@ def _batch(ranges: Sequence[SegmentRange]) -> list[SegmentRange]:
     return taken
 
 
-def _reaches(segment: SegmentRange, xid: int | None) -> bool:
-    return xid is not None and segment.to_xid > xid
+def _is_in(row: SealedRow, month: Month) -> bool:
+    return month.starts_at <= row.timestamp < month.ends_at

@@ -1,22 +1,20 @@
 """Typed SQL of the archive itself: sql/clickhouse/archive.sql."""
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from msgspec import Struct
 
 from usercore.clickhouse import ClickHouse, ClickHouseSql
-from usercore.outbox import AccessPurpose, ActorKind, AuditAction, microseconds
+from usercore.outbox import AccessPurpose, ActorKind, AuditAction, from_microseconds, microseconds
 from usercore.trail.actions import SealedRow
 
 sql = ClickHouseSql("archive")
 
 NOBODY = UUID(int=0)
 """The user of a row that is about none."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Row(Struct, frozen=True):
@@ -92,7 +90,7 @@ async def get_extent(conn: ClickHouse) -> Extent: ...
 
 def at(row: Row | WholeRow) -> datetime:
     """When an archived row was written."""
-    return _EPOCH + timedelta(microseconds=row.timestamp_us)
+    return from_microseconds(row.timestamp_us)
 
 
 def values(segment: int, row: SealedRow) -> tuple[Any, ...]:
