@@ -133,7 +133,7 @@ class Registry:
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
         self._ids: dict[str, int] = {}
-        self._schemas: dict[int, Schema | None] = {}
+        self._schemas: dict[int, Schema] = {}
         self._session: aiohttp.ClientSession | None = None
 
     async def register(self, topic: str, schema: Schema) -> int:
@@ -183,11 +183,16 @@ class Registry:
             raise RegistryUnavailable from error
 
 
+def registry_of(settings: Settings) -> Registry | None:
+    """The registry of SCHEMA_REGISTRY_URL, if there is one; who asked for it closes it."""
+    url = settings.schema_registry_url
+    return None if url is None else Registry(url.reveal())
+
+
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncGenerator[Registry | None]:
-    """The registry of SCHEMA_REGISTRY_URL, if there is one."""
-    url = settings.schema_registry_url
-    registry = None if url is None else Registry(url.reveal())
+    """As `registry_of`, closed at the end."""
+    registry = registry_of(settings)
     try:
         yield registry
     finally:

@@ -84,8 +84,7 @@ class AuthConsumer:
         self._db = db
         self._keyring = keyring
         self._settings = settings
-        url = settings.schema_registry_url
-        self._registry = None if url is None else avro.Registry(url.reveal())
+        self._registry = avro.registry_of(settings)
 
     async def run(self, stop: asyncio.Event) -> None:
         try:

@@ -188,9 +188,7 @@ class Wire:
     """How events are written: JSON as it lies in the outbox, or Avro by the schemas that the registry has of us."""
 
     def __init__(self, settings: Settings) -> None:
-        url = settings.schema_registry_url
-        is_avro = settings.event_format == "avro" and url is not None
-        self._registry = avro.Registry(url.reveal()) if is_avro and url is not None else None
+        self._registry = avro.registry_of(settings) if settings.event_format == "avro" else None
         self._schemas: dict[str, tuple[type[UserEvent], int, avro.Schema]] = {}
         self.media_type = "application/json" if self._registry is None else "application/avro"
 
