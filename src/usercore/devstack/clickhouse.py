@@ -7,6 +7,7 @@ import platform
 import shutil
 import socket
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from usercore.devstack.processes import (
@@ -141,15 +142,9 @@ class ClickHouse:
     @property
     def version(self) -> str:
         """As the running server says itself; Debian's program does not tell."""
-        connection = http.client.HTTPConnection("127.0.0.1", int((self.home / "port.http").read_text()), timeout=5)
         secret = base64.b64encode(f"{USER}:{remembered_secret(self.home / 'password')}".encode()).decode()
-        try:
-            connection.request("GET", "/?query=select%20version()", headers={"Authorization": f"Basic {secret}"})
-            return f"ClickHouse {connection.getresponse().read().decode().strip()}"
-        except (OSError, http.client.HTTPException):
-            return "ClickHouse"
-        finally:
-            connection.close()
+        said = self._ask("/?query=select%20version()", {"Authorization": f"Basic {secret}"}) or ""
+        return f"ClickHouse {said}".strip()
 
     @property
     def where(self) -> str:
@@ -202,8 +197,24 @@ class ClickHouse:
         return self.pid() is not None and wait_until(self._answers, lambda: self.pid() is not None, 30)
 
     def _answers(self) -> bool:
+        # Not by connecting alone: the kernel still accepts for a server that was killed a moment ago.
+        if self._ask("/ping") != "Ok.":
+            return False
         try:
             socket.create_connection(("127.0.0.1", self.port), timeout=2).close()
         except OSError:
             return False
         return True
+
+    def _ask(self, path: str, headers: Mapping[str, str] | None = None) -> str | None:
+        """The server's words over HTTP; None when it has none."""
+        try:
+            port = int((self.home / "port.http").read_text())
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            try:
+                connection.request("GET", path, headers=headers or {})
+                return connection.getresponse().read().decode().strip()
+            finally:
+                connection.close()
+        except (OSError, http.client.HTTPException):
+            return None
