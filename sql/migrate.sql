@@ -30,6 +30,14 @@ insert into usercore_migrations (id, content_hash) values (:id, :content_hash);
 -- name: take_applied
 delete from usercore_migrations where id = :id;
 
+-- name: has_clusters
+-- False before the migration that made the function.
+select to_regproc('audit_go_on') is not null;
+
+-- name: go_on
+-- Null when the trail is at home in this cluster.
+select audit_go_on();
+
 -- name: has_lock
 -- A session lock: it ends with its connection, so a killed runner leaves nothing behind.
 select pg_try_advisory_lock(:key::bigint);

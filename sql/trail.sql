@@ -3,8 +3,11 @@
 select pg_try_advisory_xact_lock(hashtext('usercore audit sealer'));
 
 -- name: get_horizon
--- Every transaction below it is over: what it wrote is there, and nothing more comes.
-select pg_snapshot_xmin(pg_current_snapshot());
+-- Every transaction below it is over: what it wrote is there, and nothing more comes. Counted as the trail counts.
+select (pg_snapshot_xmin(pg_current_snapshot())::text::bigint + c.shift)::text::xid8
+from audit_clusters c
+order by c.number desc
+limit 1;
 
 -- name: get_last_segment
 -- Where the sealed part of the trail ends.

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Generator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from contextvars import ContextVar
 from types import TracebackType
 from typing import cast
@@ -12,6 +12,7 @@ import msgspec
 from asyncpg.pool import Pool, PoolConnectionProxy
 
 from usercore.errors import DatabaseUnavailable, NetworkInTransaction
+from usercore.logs import logger
 from usercore.statements import Conn, Sql, Statement, all_statements, resource_dir
 
 __all__ = [
@@ -26,6 +27,9 @@ __all__ = [
     "outside_transaction",
     "resource_dir",
 ]
+
+sql = Sql("db")
+log = logger(__name__)
 
 ACQUIRE_SECONDS = 2.0  # asyncpg waits for ever by default; a client gets 503 while it still waits for us
 COMMAND_SECONDS = 5.0
@@ -98,6 +102,22 @@ class PoolStats(msgspec.Struct, frozen=True):
     max_size: int
 
 
+@sql
+async def check_cluster(conn: Conn) -> None: ...
+
+
+async def _at_home(conn: Conn) -> None:
+    """Nothing is written to a trail that was restored into another cluster until it was told to go on there."""
+    try:
+        with suppress(asyncpg.UndefinedFunctionError):  # of a database that was not migrated yet, readiness tells
+            await check_cluster(conn)
+    except BaseException as error:
+        conn.terminate()
+        if isinstance(error, asyncpg.ObjectNotInPrerequisiteStateError):
+            log.error("database_restored_elsewhere", error)
+        raise
+
+
 async def _keep_session(_: Conn) -> None:
     """Instead of asyncpg's reset, a round trip per release: no session state is ever set on a pooled connection."""
 
@@ -145,7 +165,7 @@ class Db:
 
         Raises what asyncpg raises when it cannot be had.
         """
-        return cast(
+        conn = cast(
             asyncpg.Connection,
             await asyncpg.connect(
                 self._url,
@@ -157,6 +177,8 @@ class Db:
                 server_settings={"application_name": f"{self._name}-batch", "jit": "off"},
             ),
         )
+        await _at_home(conn)
+        return conn
 
     async def close(self) -> None:
         self._closed = True
@@ -199,6 +221,7 @@ class Db:
                     max_queries=MAX_QUERIES,
                     timeout=ACQUIRE_SECONDS,
                     command_timeout=COMMAND_SECONDS,
+                    init=_at_home,
                     reset=_keep_session,
                     statement_cache_size=500,
                     max_cached_statement_lifetime=0,  # the default prepares everything again every five minutes

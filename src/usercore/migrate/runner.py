@@ -38,6 +38,7 @@ def apply(url: str, progress: Progress, directory: Path | None = None) -> list[s
             _run(backend, migration, "apply")
             progress(f"Applied {migration.id} in {time.monotonic() - started:.1f} s.")
             done.append(migration.id)
+        _go_on(_conn(backend), progress)
     if not done:
         progress(f"Nothing to apply: the database is at {files[-1].id if files else 'nothing'}.")
     return done
@@ -121,6 +122,15 @@ def _prepare(backend: PostgresqlPsycopgBackend, files: list[Migration], progress
     for unknown in known.keys() - {migration.id for migration in files}:
         progress(f"The database also has {unknown}, which is newer than this version.")
     return applied(conn)
+
+
+def _go_on(conn: psycopg.Connection[Any], progress: Progress) -> None:
+    """A restored database writes its audit trail on after all that was restored with it."""
+    if not fetch(conn, "has_clusters")[0][0]:
+        return
+    (shift,) = fetch(conn, "go_on")[0]
+    if shift is not None:
+        progress(f"This database was restored from another cluster: its audit trail goes on, transactions + {shift}.")
 
 
 def _run(backend: PostgresqlPsycopgBackend, migration: Migration, direction: str) -> None:

@@ -119,6 +119,7 @@ _NOT_PERSONAL_COLUMNS: Mapping[str, str] = {
     "user_audit": "event_id user_id actor_id actor_kind client action resource timestamp scope purpose request_id "
     "trace_id leaf_hash xid",
     "audit_partitions": "name starts_at ends_at retired_at",
+    "audit_clusters": "number system shift since",
     "audit_segments": "number from_xid to_xid count leaves root previous hash sealed_at key_version signature",
     "outbox": "shard id event_id user_id topic payload occurred_at traceparent",
     "inbox": "topic event_id received_at",
