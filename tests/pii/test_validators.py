@@ -61,16 +61,22 @@ def test_digits_of_other_scripts_are_no_digits(validator: Validator, good: str):
     assert validators.address_line("१२, एमजी रोड") == "१२, एमजी रोड"
 
 
+SENTENCES: dict[Validator, set[str]] = {}
+
+
 @every_validator
 @given(value=st.text(max_size=40))
 def test_any_text_is_accepted_or_refused_and_never_repeated(validator: Validator, good: str, value: str):
+    refusal: Invalid | None = None
     try:
-        canonical = validator(value)
-    except Invalid as refusal:
-        shown = f"{refusal} {refusal.code} {refusal.detail} {refusal!r}"
-        assert len(value) < 4 or value not in shown
-    else:
-        assert validator(canonical) == canonical
+        assert validator(canonical := validator(value)) == canonical
+    except Invalid as error:
+        refusal = error
+    if refusal is not None:
+        # A few fixed sentences: one that repeated the value would be another one each time.
+        sentences = SENTENCES.setdefault(validator, set())
+        sentences.add(f"{refusal} {refusal.code} {refusal.detail} {refusal!r}")
+        assert len(sentences) < 10
 
 
 @every_validator
