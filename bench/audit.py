@@ -21,6 +21,7 @@ from usercore.db import Db
 from usercore.devstack import clickhouse as server
 from usercore.lookup.actions import Search, search
 from usercore.outbox import SYSTEM, Actor, AuditRow, Change, add_records, audit_row
+from usercore.server import settle
 from usercore.settings import load
 from usercore.trail.actions import seal, verify
 from usercore.users.actions import create_user
@@ -69,6 +70,7 @@ def run(servers: Servers) -> list[Result]:
 
 async def _measure(environ: dict[str, str]) -> Rates:
     async with app.opened(load(environ)) as parts:
+        settle()
         assert parts.archive is not None
         await parts.archive.migrate()
         owner = await asyncpg.connect(environ["POSTGRES_OWNER_URL"])
