@@ -148,7 +148,7 @@ user-unfreeze *args:
 user-close *args:
     usercore user-close "$@"
 
-# Verify the audit trail: audit-verify [--from N] [--to N] [--against FILE] [--keep FILE]
+# Verify the audit trail: audit-verify [--jobs N] [--from N] [--to N] [--against FILE] [--keep FILE]
 [group('audit')]
 audit-verify *args:
     usercore audit-verify "$@"

@@ -1,6 +1,7 @@
 """The trail: sealed, shipped and verified in rows a second, how late it is sealed, and a page with much behind it."""
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -17,17 +18,19 @@ from usercore.accounts.actions import Freeze, freeze
 from usercore.archive.actions import ship
 from usercore.audit.actions import BEGINNING, END, list_trail
 from usercore.clickhouse import ClickHouse
+from usercore.commands.audit_parts import verify_parts
 from usercore.db import Db
 from usercore.devstack import clickhouse as server
 from usercore.lookup.actions import Search, search
 from usercore.outbox import SYSTEM, Actor, AuditRow, Change, add_records, audit_row
 from usercore.server import settle
 from usercore.settings import load
-from usercore.trail.actions import seal, verify
+from usercore.trail.actions import seal
 from usercore.users.actions import create_user
 from usercore.worker import Parts, seal_trail
 
 ROWS = 200_000
+VERIFIED = 1_000_000
 BATCH = 5_000
 LAG_S = 10
 BEHIND = 10_000_000
@@ -54,7 +57,9 @@ def run(servers: Servers) -> list[Result]:
     clickhouse = server.ClickHouse(servers.folder / "clickhouse", program)
     clickhouse.start()
     try:
-        rates = asyncio.run(_measure({**environ, "CLICKHOUSE_URL": clickhouse.url()}))
+        environ["CLICKHOUSE_URL"] = clickhouse.url()
+        rates = asyncio.run(_measure(environ))
+        rates.verify = _verify(servers.environ("bench_verify"))
     finally:
         clickhouse.kill()
     return [
@@ -79,7 +84,6 @@ async def _measure(environ: dict[str, str]) -> Rates:
             await _write(parts.db, BATCH)
         rates.seal = await _rate(_seal_all(parts))
         rates.ship = await _rate(_ship_all(parts.db, parts.archive))
-        rates.verify = await _rate(_verify(parts))
         rates.lag_s = await _lag(parts)
         rates.page_ms = await _page(parts, parts.archive, owner)
         await owner.execute(
@@ -126,10 +130,28 @@ async def _ship_all(db: Db, archive: ClickHouse) -> int:
     return rows
 
 
-async def _verify(parts: Parts) -> int:
-    found = await verify(parts.db, parts.keyring)
-    assert found.finding is None
-    return found.rows
+def _verify(environ: dict[str, str]) -> float:
+    """As the command does it, with the start of its processes."""
+
+    async def fill() -> None:
+        async with app.opened(load(environ)) as parts:
+            settle()
+            for _ in range(VERIFIED // BATCH):
+                await _write(parts.db, BATCH)
+            assert await _seal_all(parts) == VERIFIED
+
+    asyncio.run(fill())
+    before = dict(os.environ)
+    os.environ.update(environ)
+    try:
+        started = time.perf_counter()
+        found = verify_parts(1, None, os.cpu_count() or 1, (), lambda part, count: None)
+        seconds = time.perf_counter() - started
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    assert (found.finding, found.rows) == (None, VERIFIED)
+    return found.rows / seconds
 
 
 async def _lag(parts: Parts) -> float:

@@ -1,6 +1,7 @@
 """`usercore audit-verify`, `audit-export`, `audit-reconcile` and `audit-prove`."""
 
 import asyncio
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -14,9 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from usercore import app
 from usercore.archive.actions import Reconciled, list_archived, reconcile
 from usercore.commands.audit_files import export, keys_in, verify_files
+from usercore.commands.audit_parts import Part, verify_parts
 from usercore.commands.settings import current
-from usercore.server import settle
-from usercore.trail.actions import Checkpoint, Finding, Verified, prove, verify
+from usercore.trail.actions import Checkpoint, Finding, Verified, prove
 from usercore.trail.merkle import Proof, is_proven
 
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -56,6 +57,7 @@ SAID = {
 )
 @click.option("--from", "first", type=click.IntRange(1), default=1, help="Begin with this segment.")
 @click.option("--to", "upto", type=click.IntRange(1), help="End with this segment; rows not sealed yet are left out.")
+@click.option("--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, help="Processes; one a core by default.")
 @JSON
 def audit_verify(
     against: Path | None,
@@ -64,6 +66,7 @@ def audit_verify(
     public_keys: tuple[str, ...],
     first: int,
     upto: int | None,
+    jobs: int,
     as_json: bool,
 ) -> None:
     """Hold the whole audit trail against its signed segments; exit code 1 names the first thing that is wrong.
@@ -72,32 +75,21 @@ def audit_verify(
     --keep, or on the topic usercore.audit.checkpoints.v1, as `usercore tail` prints it. When it is interrupted it says
     how to go on.
     """
-    settle()
     kept = [] if against is None else [_checkpoint(line) for line in against.read_bytes().splitlines() if line.strip()]
-
-    async def work() -> Verified:
-        with Progress(*COLUMNS, console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("verifying", total=None)
-            async with app.opened(current()) as parts:
-                return await verify(
-                    parts.db,
-                    parts.keyring,
-                    first=first,
-                    upto=upto,
-                    against=kept,
-                    archived=partial(list_archived, parts.db, parts.archive),
-                    progress=partial(step, progress, task),
-                )
-
     reached = first - 1
 
-    def step(progress: Progress, task: TaskID, done: int, total: int) -> None:
+    def work() -> Verified:
+        with Progress(*COLUMNS, console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("verifying", total=None)
+            return verify_parts(first, upto, jobs, kept, partial(step, progress, task))
+
+    def step(progress: Progress, task: TaskID, part: Part, count: int) -> None:
         nonlocal reached
-        reached = done
-        progress.update(task, completed=done, total=total)
+        reached = part.last or reached
+        progress.update(task, advance=1, total=count)
 
     try:
-        found = asyncio.run(work()) if offline is None else _offline(offline, public_keys, kept)
+        found = work() if offline is None else _offline(offline, public_keys, kept)
     except KeyboardInterrupt:
         raise click.ClickException(f"Interrupted; go on with --from {reached + 1}") from None
     if as_json:

@@ -12,16 +12,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from usercore.db import Db
 from usercore.pii.keyring import Keyring
-from usercore.trail import merkle
 from usercore.trail.actions import (
+    Chain,
     Checkpoint,
     Finding,
     SealedRow,
     Segment,
     Verified,
-    broken_segment,
-    checkpoint_of,
-    first_difference,
     list_rows,
     list_segments,
     public_key,
@@ -63,34 +60,24 @@ async def export(
 
 def verify_files(folder: Path, keys: PublicKeys, against: Sequence[Checkpoint]) -> Verified:
     """As `trail.verify`, of what was exported. Raises OSError, MsgspecError, and ValueError for a key that is none."""
-    kept = {checkpoint.number: checkpoint for checkpoint in against}
     public = {version: Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)) for version, key in keys.items()}
-    previous, start, number, count = merkle.FIRST, 0, 0, 0
-    last: Segment | None = None
-    finding: Finding | None = None
+    chain = Chain(public.__getitem__, against)
     with (folder / SEGMENTS).open("rb") as segments_in, (folder / ROWS).open("rb") as rows_in:
         rows = _rows(rows_in)
         waiting: SealedRow | None = next(rows, None)
         for line in segments_in:
-            last = segment = msgspec.json.decode(line, type=Segment)
+            segment = msgspec.json.decode(line, type=Segment)
             there: list[SealedRow] = []
             while waiting is not None and waiting.xid < segment.to_xid:
                 there.append(waiting)
                 waiting = next(rows, None)
-            if segment.key_version not in public:
-                finding = Finding("signature", segment.number)
-            else:
-                finding = broken_segment(
-                    public.__getitem__, segment, number + 1, start, previous, kept.get(segment.number)
-                ) or first_difference(segment, there)
-            previous, start, number, count = segment.hash, segment.to_xid, segment.number, count + segment.count
-            if finding is not None:
+            chain.follow(segment, there)
+            if chain.finding is not None:
                 break
-        if finding is None and waiting is not None:
-            finding = Finding("inserted", 0, waiting.event_id)
-    if finding is None and kept and max(kept) > number:
-        finding = Finding("cut", max(kept))
-    return Verified(number, count, 0, finding, None if last is None else checkpoint_of(last))
+        if chain.finding is None and waiting is not None:
+            chain.finding = Finding("inserted", 0, waiting.event_id)
+    chain.close()
+    return chain.verified(unsealed=0)
 
 
 def keys_in(folder: Path) -> PublicKeys:

@@ -67,6 +67,56 @@ class Verified(Struct, frozen=True):
     checkpoint: Checkpoint | None
 
 
+class Chain:
+    """Follows the segments one after the other, up to the first thing that is wrong: the `finding`."""
+
+    def __init__(
+        self, key: Callable[[int], Ed25519PublicKey], against: Sequence[Checkpoint], before: Segment | None = None
+    ) -> None:
+        """`key` gives the public key of a version; `against` are checkpoints that were kept elsewhere."""
+        self._key = key
+        self._kept = {checkpoint.number: checkpoint for checkpoint in against}
+        self.number, self.end, self._hash = (
+            (0, 0, merkle.FIRST) if before is None else (before.number, before.to_xid, before.hash)
+        )
+        self._skipped, self._rows = self.number, 0
+        self._last: Segment | None = None
+        self.finding: Finding | None = None
+
+    def follow(self, segment: Segment, rows: Sequence[SealedRow]) -> None:
+        """`rows` are those of the segment, in their order."""
+        self.finding = self._broken(segment) or first_difference(segment, rows)
+        self._last, self.number, self.end, self._hash = segment, segment.number, segment.to_xid, segment.hash
+        self._rows += segment.count
+
+    def close(self) -> None:
+        """No segment comes any more."""
+        if self.finding is None and self._kept and max(self._kept) > self.number:
+            self.finding = Finding("cut", max(self._kept))
+
+    def verified(self, unsealed: int) -> Verified:
+        checkpoint = None if self._last is None else checkpoint_of(self._last)
+        return Verified(self.number - self._skipped, self._rows, unsealed, self.finding, checkpoint)
+
+    def _broken(self, segment: Segment) -> Finding | None:
+        """What is wrong with a segment by itself, and with its place in the chain."""
+        if (segment.number, segment.from_xid, segment.previous) != (self.number + 1, self.end, self._hash):
+            return Finding("chain", segment.number)
+        digest = merkle.segment_hash(
+            segment.number, segment.from_xid, segment.to_xid, segment.count, segment.root, segment.previous,
+            microseconds(segment.sealed_at),
+        )  # fmt: skip
+        _, leaves = _split(segment)
+        if merkle.root(leaves) != segment.root or len(leaves) != segment.count or digest != segment.hash:
+            return Finding("segment", segment.number)
+        try:
+            self._key(segment.key_version).verify(segment.signature, segment.hash)
+        except (InvalidSignature, KeyError):
+            return Finding("signature", segment.number)
+        kept = self._kept.get(segment.number)
+        return Finding("chain", segment.number) if kept is not None and kept.hash != segment.hash.hex() else None
+
+
 Archived = Callable[[int], Awaitable[Sequence[SealedRow]]]
 """The rows of a segment, by its number, that have left PostgreSQL."""
 
@@ -142,42 +192,31 @@ async def verify(
 
     Raises NotFound when there is no segment before `first`, KeysUnavailable, and what `archived` raises.
     """
-    kept = {checkpoint.number: checkpoint for checkpoint in against}
-    previous, start, number, rows = merkle.FIRST, 0, first - 1, 0
-    last: Segment | None = None
-    finding: Finding | None = None
     async with db.read() as conn:
         newest = await queries.get_last_segment(conn)
-        if first > 1:
-            before = await queries.list_segments(conn, after=first - 2, most=1)
-            if not before or before[0].number != first - 1:
-                raise NotFound
-            previous, start = before[0].hash, before[0].to_xid
-    total = 0 if newest is None else newest.number
-    while finding is None and (upto is None or number < upto):
+        before = await queries.list_segments(conn, after=first - 2, most=1) if first > 1 else []
+    if first > 1 and (not before or before[0].number != first - 1):
+        raise NotFound
+    chain = Chain(partial(public_key, keyring), against, before[0] if before else None)
+    total, tail = 0 if newest is None else newest.number, list[SealedRow]()
+    while chain.finding is None and (upto is None or chain.number < upto):
         # A sealed segment does not change, so each is looked at by itself: nothing is held for the whole of it.
         async with db.snapshot() as conn:
-            found = await queries.list_segments(conn, after=number, most=1)
+            found = await queries.list_segments(conn, after=chain.number, most=1)
             if not found:
-                tail = await queries.list_rows(conn, from_xid=start, to_xid=None)
+                tail = await queries.list_rows(conn, from_xid=chain.end, to_xid=None)
                 break
-            last = segment = found[0]
-            there = await queries.list_rows(conn, from_xid=segment.from_xid, to_xid=segment.to_xid)
-        if len(there) < segment.count:
-            there = sorted([*there, *await archived(segment.number)], key=lambda row: (row.xid, row.event_id))
-        finding = broken_segment(
-            partial(public_key, keyring), segment, number + 1, start, previous, kept.get(segment.number)
-        ) or first_difference(segment, there)
-        previous, start, number, rows = segment.hash, segment.to_xid, segment.number, rows + segment.count
-        progress(number, max(total, number))
-    else:
-        tail = []
-    if finding is None and upto is None and kept and max(kept) > number:
-        finding = Finding("cut", max(kept))
-    if finding is None:
+            there = await queries.list_rows(conn, from_xid=found[0].from_xid, to_xid=found[0].to_xid)
+        if len(there) < found[0].count:
+            there = sorted([*there, *await archived(found[0].number)], key=lambda row: (row.xid, row.event_id))
+        chain.follow(found[0], there)
+        progress(chain.number, max(total, chain.number))
+    if upto is None:
+        chain.close()
+    if chain.finding is None:
         changed = next((row for row in tail if leaf_of(row) != row.leaf_hash), None)
-        finding = None if changed is None else Finding("changed", 0, changed.event_id)
-    return Verified(number - first + 1, rows, len(tail), finding, None if last is None else checkpoint_of(last))
+        chain.finding = None if changed is None else Finding("changed", 0, changed.event_id)
+    return chain.verified(len(tail))
 
 
 async def get_newest(db: Db) -> Checkpoint | None:
@@ -216,33 +255,6 @@ async def prove(db: Db, keyring: Keyring, event_id: UUID) -> Proof:
         signature=segment.signature.hex(),
         public_key=public_key(keyring, segment.key_version).public_bytes_raw().hex(),
     )
-
-
-def broken_segment(
-    key: Callable[[int], Ed25519PublicKey],
-    segment: Segment,
-    number: int,
-    start: int,
-    previous: bytes,
-    kept: Checkpoint | None,
-) -> Finding | None:
-    """What is wrong with a segment by itself, and with its place in the chain."""
-    if (segment.number, segment.from_xid, segment.previous) != (number, start, previous):
-        return Finding("chain", segment.number)
-    digest = merkle.segment_hash(
-        segment.number, segment.from_xid, segment.to_xid, segment.count, segment.root, segment.previous,
-        microseconds(segment.sealed_at),
-    )  # fmt: skip
-    _, leaves = _split(segment)
-    if merkle.root(leaves) != segment.root or len(leaves) != segment.count or digest != segment.hash:
-        return Finding("segment", segment.number)
-    try:
-        key(segment.key_version).verify(segment.signature, segment.hash)
-    except InvalidSignature:
-        return Finding("signature", segment.number)
-    if kept is not None and kept.hash != segment.hash.hex():
-        return Finding("chain", segment.number)
-    return None
 
 
 def first_difference(segment: Segment, rows: Sequence[SealedRow]) -> Finding | None:

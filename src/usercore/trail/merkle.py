@@ -43,24 +43,21 @@ def root(leaves: Sequence[bytes]) -> bytes:
     """The root over leaf hashes; of none it is SHA-256 of nothing."""
     if not leaves:
         return hashlib.sha256().digest()
-    level = list(leaves)
-    # Pairing from the left, an odd one goes up as it is: the same tree as splitting at the largest power of two.
+    level = leaves
     while len(level) > 1:
-        paired = [_node(level[at], level[at + 1]) for at in range(0, len(level) - 1, 2)]
-        level = paired + level[-1:] if len(level) % 2 else paired
+        level = _parents(level)
     return level[0]
 
 
 def path(leaves: Sequence[bytes], index: int) -> list[bytes]:
     """The audit path of a leaf, from the bottom up."""
     found: list[bytes] = []
-    level, at = list(leaves), index
+    level, at = leaves, index
     while len(level) > 1:
         sibling = at ^ 1
         if sibling < len(level):
             found.append(level[sibling])
-        paired = [_node(level[each], level[each + 1]) for each in range(0, len(level) - 1, 2)]
-        level = paired + level[-1:] if len(level) % 2 else paired
+        level = _parents(level)
         at //= 2
     return found
 
@@ -101,6 +98,13 @@ def is_proven(proof: Proof) -> bool:
     except (ValueError, InvalidSignature):
         return False
     return digest.hex() == proof.hash and tree_root.hex() == proof.root
+
+
+def _parents(level: Sequence[bytes]) -> Sequence[bytes]:
+    """Pairs from the left, an odd one goes up as it is: the same tree as splitting at the largest power of two."""
+    pairs, sha256 = b"".join(level), hashlib.sha256
+    parents = [sha256(b"\x01" + pairs[at : at + 64]).digest() for at in range(0, len(pairs) - 63, 64)]
+    return [*parents, level[-1]] if len(level) % 2 else parents
 
 
 def _node(left: bytes, right: bytes) -> bytes:
