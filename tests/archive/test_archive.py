@@ -1,6 +1,8 @@
 """The archive in ClickHouse: shipped once and again, compared, read as one trail with Postgres, and left alone."""
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -9,6 +11,7 @@ import pytest
 
 from tests.accounts.test_holds import party
 from tests.accounts.test_sealed_trail import all_sealed, users
+from tests.interrupting import Cancel, Error, Interrupted, Interruption, LateCancel, Steps
 from tests.service import Client
 from tests.waiting import eventually
 from usercore.archive.actions import Difference, list_archived, look_after, reconcile, retire, ship
@@ -227,6 +230,40 @@ async def test_a_month_stays_when_the_archive_differs(archive: ClickHouse, parts
             assert not await tx.fetchval("select audit_retire_partition('user_audit_2026_01', $1, $2)", rows, digest)
     assert (await reconcile(parts.db, archive, mend=True)).differences != []
     assert await retire(parts.db, archive, before=now()) == "user_audit_2026_01"
+
+
+@pytest.mark.parametrize("how", [Error, Cancel, LateCancel])
+async def test_a_month_that_leaves_is_here_or_gone(
+    archive: ClickHouse, parts: Parts, owner: Conn, how: Callable[[], Interruption]
+) -> None:
+    """Retirement interrupted at each of its awaits: the month is whole, and it leaves when somebody comes again."""
+    user = uuid4()
+    await create_user(parts.db, parts.keyring, user, None, STAFF)
+    at, starts, gone, here = 0, datetime(2015, 1, 1, tzinfo=UTC), 0, 0
+    while True:
+        at += 1
+        name, ends = f"user_audit_{starts:%Y_%m}", await an_old_month(owner, starts)
+        await old_rows(parts, user, 10, starts)
+        await all_sealed(parts)
+        await shipped(parts, archive)
+        steps = Steps(how(), at)
+        with suppress(Interrupted, asyncio.CancelledError):
+            await steps.run(retire(parts.db, archive, before=now()))
+        if steps.interrupted_at is None:
+            break
+        left = await owner.fetchval(
+            "select count(*) from user_audit where timestamp >= $1 and timestamp < $2", starts, ends
+        )
+        retired = await owner.fetchval("select retired_at from audit_partitions where name = $1", name)
+        assert (left, retired is None) in ((10, True), (0, False)), steps.interrupted_at
+        here, gone = here + (left == 10), gone + (left == 0)
+        found = await verify(parts.db, parts.keyring, archived=lambda n: list_archived(parts.db, archive, n))
+        assert (found.finding, found.rows) == (None, 10 * at + 1), steps.interrupted_at
+        if left:
+            assert await retire(parts.db, archive, before=now()) == name
+        starts = ends
+    assert here > 5
+    assert gone >= 1
 
 
 MANY = 1_000
