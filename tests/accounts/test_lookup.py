@@ -98,6 +98,9 @@ async def test_search_by_any_combination(client: Client, owner: Conn) -> None:
     assert await ids(admin, kyc_status="approved") == []
     tomorrow = (now() + timedelta(days=1)).isoformat()
     assert await ids(admin, created_from=tomorrow) == []
+    for name in ("created_from", "created_to"):
+        refused = await admin.send("POST", "/admin/users/search", json={name: "2026-01-01T00:00:00"})
+        assert (refused.status, refused.json()["errors"][0]["pointer"]) == (422, f"/{name}")
     assert len(await ids(admin, created_to=tomorrow)) == 8
     shown = (await found(admin, email="p1@example.in"))["items"][0]
     assert shown.keys() == {"id", "email", "status", "kyc_status", "kyc_tier", "created_at", "verified_at"}

@@ -84,8 +84,8 @@ async def search(db: Db, keyring: Keyring, asked: Search, actor: Actor) -> Found
         status=asked.status,
         kyc_status=asked.kyc_status,
         kyc_tier=asked.kyc_tier,
-        created_from=_utc(asked.created_from, cursors.OLDEST.at),
-        created_to=_utc(asked.created_to, cursors.NEWEST.at),
+        created_from=_zoned("created_from", asked.created_from, cursors.OLDEST.at),
+        created_to=_zoned("created_to", asked.created_to, cursors.NEWEST.at),
     )
     async with db.begin() as tx:
         if email is None and phone is None and pan is None:
@@ -143,12 +143,12 @@ def _canonical(name: str, value: str | None, canonical: Callable[[str], str]) ->
         raise ValidationFailed(errors=[FieldError(f"/{name}", invalid.code, invalid.detail)]) from None
 
 
-def _utc(at: datetime | None, otherwise: datetime) -> datetime:
+def _zoned(name: str, at: datetime | None, otherwise: datetime) -> datetime:
     """Raises ValidationFailed for a time without a zone."""
     if at is None:
         return otherwise
     if at.tzinfo is None:
-        raise ValidationFailed(errors=[FieldError("/created_from", "time_zone", "A time with its zone.")])
+        raise ValidationFailed(errors=[FieldError(f"/{name}", "time_zone", "A time with its zone.")])
     return at
 
 
