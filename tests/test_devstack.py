@@ -2,6 +2,7 @@
 
 import base64
 import errno
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import urllib.request
 from collections.abc import Callable, Generator
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.servers import ClickHouse, Kafka, Postgres, Redis
-from usercore.devstack import accounts, clickhouse, kafka_jars, room, stack
+from usercore.devstack import accounts, clickhouse, kafka_jars, registry, room, stack
 from usercore.devstack.environment import checkout, environment
 from usercore.devstack.kafka import choose, new_cluster_id
 from usercore.devstack.processes import Daemon, StackError, alive, free_port, port_is_free, quiet, remembered_port
@@ -330,6 +332,39 @@ def test_up_mends_what_was_killed(make_stack: Callable[..., Stack]) -> None:
     # The mock cluster cannot choose its port, everything else stays where it was.
     after = environment(it.home)
     assert {name for name in before if before[name] != after[name]} <= {"KAFKA_BROKERS"}
+
+
+def test_avro_brings_a_registry(server_home: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The registry of the stack answers, keeps its schemas when it is started again, and the settings name it."""
+    monkeypatch.setenv("USERCORE_DEV_KAFKA", "mock")
+    monkeypatch.setenv("USERCORE_DEV_CLICKHOUSE", "off")
+    monkeypatch.setenv("EVENT_FORMAT", "avro")
+    it = Stack(
+        server_home("avro"),
+        say=quiet,
+        services=(service("api", "PORT"), *registry.services()),
+        migrate=(sys.executable, "-c", ""),
+    )
+    try:
+        it.up()
+        values = environment(it.home)
+        assert values["EVENT_FORMAT"] == "avro"
+        subjects = f"{values['SCHEMA_REGISTRY_URL']}/subjects"
+        schema = json.dumps({"type": "record", "name": "Created", "fields": []})
+        body = json.dumps({"schema": schema}).encode()
+        asked = urllib.request.Request(
+            f"{subjects}/user.created.v1-value/versions", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(asked, timeout=5) as answer:
+            number = json.load(answer)["id"]
+        it.down()
+        it.up()
+        with urllib.request.urlopen(subjects, timeout=5) as answer:
+            assert json.load(answer) == ["user.created.v1-value"]
+        with urllib.request.urlopen(f"{values['SCHEMA_REGISTRY_URL']}/schemas/ids/{number}", timeout=5) as answer:
+            assert json.loads(json.load(answer)["schema"]) == json.loads(schema)
+    finally:
+        it.down()
 
 
 def test_two_checkouts_stand_side_by_side(make_stack: Callable[..., Stack], taken: Callable[[int], None]) -> None:
