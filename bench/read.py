@@ -16,7 +16,10 @@ ROUND_S = 1.0
 
 
 def run(servers: Servers) -> list[Result]:
-    environ = servers.environ("bench_read")
+    return measure(servers, servers.environ("bench_read"))
+
+
+def measure(servers: Servers, environ: dict[str, str]) -> list[Result]:
     on = ports(3)
     tokens = servers.tokens(USERS)
     requests = [load.get("/v1/me", token) for token in tokens.values()]

@@ -18,7 +18,10 @@ NAMES = ("Asha", "Meera")
 
 
 def run(servers: Servers) -> list[Result]:
-    environ = servers.environ("bench_update")
+    return measure(servers, servers.environ("bench_update"))
+
+
+def measure(servers: Servers, environ: dict[str, str]) -> list[Result]:
     port = environ["PORT"]
     tokens = servers.tokens(USERS)
     requests = [
