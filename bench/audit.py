@@ -42,7 +42,6 @@ ADMIN = Actor(kind="admin", client="backoffice")
 class Rates(Struct):
     seal: float = 0
     ship: float = 0
-    verify: float = 0
     lag_s: float = 0
     page_ms: float = 0
     search_ms: float = 0
@@ -58,14 +57,15 @@ def run(servers: Servers) -> list[Result]:
     clickhouse.start()
     try:
         environ["CLICKHOUSE_URL"] = clickhouse.url()
+        # First, while PostgreSQL has nothing else to do: it cleans up for a while after a million of users.
+        verified = _verify(servers.environ("bench_verify"))
         rates = asyncio.run(_measure(environ))
-        rates.verify = _verify(servers.environ("bench_verify"))
     finally:
         clickhouse.kill()
     return [
         at_least("audit", "sealed, one worker", rates.seal, "rows/s", 5_000),
         at_least("audit", "shipped into ClickHouse, one worker", rates.ship, "rows/s", 50_000),
-        at_least("audit", "verified", rates.verify, "rows/s", 200_000),
+        at_least("audit", "verified", verified, "rows/s", 200_000),
         below("audit", f"seal lag at {BATCH:,} rows/s, largest", rates.lag_s, "s", 10),
         below("audit", f"first trail page from the archive, {BEHIND:,} rows there, p95", rates.page_ms, "ms", 50),
         below("audit", f"search among {USERS:,} users, p95", rates.search_ms, "ms", 20),
