@@ -20,7 +20,6 @@ from usercore.audit.actions import BEGINNING, END, list_trail
 from usercore.clickhouse import ClickHouse
 from usercore.commands.audit_parts import verify_parts
 from usercore.db import Db
-from usercore.devstack import clickhouse as server
 from usercore.lookup.actions import Search, search
 from usercore.outbox import SYSTEM, Actor, AuditRow, Change, add_records, audit_row
 from usercore.server import settle
@@ -49,19 +48,10 @@ class Rates(Struct):
 
 
 def run(servers: Servers) -> list[Result]:
-    environ = servers.environ("bench_audit")
-    program = server.choose(print)
-    if program is None:
-        raise RuntimeError("there is no ClickHouse here")
-    clickhouse = server.ClickHouse(servers.folder / "clickhouse", program)
-    clickhouse.start()
-    try:
-        environ["CLICKHOUSE_URL"] = clickhouse.url()
-        # First, while PostgreSQL has nothing else to do: it cleans up for a while after a million of users.
-        verified = _verify(servers.environ("bench_verify"))
+    # First, while PostgreSQL has nothing else to do: it cleans up for a while after a million of users.
+    verified = _verify(servers.environ("bench_verify"))
+    with servers.archive(servers.environ("bench_audit")) as environ:
         rates = asyncio.run(_measure(environ))
-    finally:
-        clickhouse.kill()
     return [
         at_least("audit", "sealed, one worker", rates.seal, "rows/s", 5_000),
         at_least("audit", "shipped into ClickHouse, one worker", rates.ship, "rows/s", 50_000),
@@ -77,7 +67,6 @@ async def _measure(environ: dict[str, str]) -> Rates:
     async with app.opened(load(environ)) as parts:
         settle()
         assert parts.archive is not None
-        await parts.archive.migrate()
         owner = await asyncpg.connect(environ["POSTGRES_OWNER_URL"])
         rates = Rates()
         for _ in range(ROWS // BATCH):

@@ -1,5 +1,6 @@
 """Temporary servers for a run: a durable PostgreSQL, Redis, Kafka when asked for, and processes of ours."""
 
+import asyncio
 import functools
 import os
 import shutil
@@ -18,7 +19,8 @@ import jwt
 import psutil
 
 from usercore import migrate
-from usercore.devstack import provision
+from usercore.clickhouse import ClickHouse
+from usercore.devstack import clickhouse, provision
 from usercore.devstack.kafka import Kafka
 from usercore.devstack.postgres import Postgres
 from usercore.devstack.processes import free_port
@@ -76,6 +78,20 @@ class Servers:
             "PROFILE_PATCH_LIMIT_PER_MINUTE": "100000",
         }
 
+    @contextmanager
+    def archive(self, environ: Mapping[str, str]) -> Generator[dict[str, str]]:
+        """The environment with a ClickHouse of its own, in which the archive's tables are, until the block ends."""
+        program = clickhouse.choose(print)
+        if program is None:
+            raise RuntimeError("there is no ClickHouse here")
+        server = clickhouse.ClickHouse(Path(tempfile.mkdtemp(prefix="clickhouse-", dir=self.folder)), program)
+        try:
+            server.start()
+            asyncio.run(_make_tables(server.url()))
+            yield {**environ, "CLICKHOUSE_URL": server.url()}
+        finally:
+            server.kill()
+
     def token(self, user_id: UUID) -> str:
         now = int(time.time())
         claims = {
@@ -127,6 +143,12 @@ class Servers:
                 time.sleep(0.05)
             else:
                 return
+
+
+async def _make_tables(url: str) -> None:
+    archive = ClickHouse(url)
+    await archive.migrate()
+    await archive.close()
 
 
 @contextmanager
