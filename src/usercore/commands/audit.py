@@ -17,6 +17,7 @@ from usercore.archive.actions import Reconciled, list_archived, reconcile
 from usercore.commands.audit_files import export, keys_in, verify_files
 from usercore.commands.audit_parts import Part, verify_parts
 from usercore.commands.settings import current
+from usercore.server import settle
 from usercore.trail.actions import Checkpoint, Finding, Verified, prove
 from usercore.trail.merkle import Proof, is_proven
 
@@ -75,6 +76,7 @@ def audit_verify(
     --keep, or on the topic usercore.audit.checkpoints.v1, as `usercore tail` prints it. When it is interrupted it says
     how to go on.
     """
+    settle()
     kept = [] if against is None else [_checkpoint(line) for line in against.read_bytes().splitlines() if line.strip()]
     reached = first - 1
 

@@ -32,7 +32,6 @@ class Verifier:
     """Database and keyring of one process, for one part after the other."""
 
     def __init__(self) -> None:
-        settle()
         self._runner, self._stack = asyncio.Runner(), AsyncExitStack()
         self._opened = self._runner.run(self._stack.enter_async_context(app.opened(current())))
 
@@ -94,6 +93,7 @@ _verifiers: list[Verifier] = []
 
 
 def _begin() -> None:
+    settle()
     # The first process has said already what there is to say, and what a part raises goes back to it.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     _verifiers.append(Verifier())
