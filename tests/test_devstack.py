@@ -334,37 +334,27 @@ def test_up_mends_what_was_killed(make_stack: Callable[..., Stack]) -> None:
     assert {name for name in before if before[name] != after[name]} <= {"KAFKA_BROKERS"}
 
 
-def test_avro_brings_a_registry(server_home: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_avro_brings_a_registry(make_stack: Callable[..., Stack], monkeypatch: pytest.MonkeyPatch) -> None:
     """The registry of the stack answers, keeps its schemas when it is started again, and the settings name it."""
-    monkeypatch.setenv("USERCORE_DEV_KAFKA", "mock")
-    monkeypatch.setenv("USERCORE_DEV_CLICKHOUSE", "off")
     monkeypatch.setenv("EVENT_FORMAT", "avro")
-    it = Stack(
-        server_home("avro"),
-        say=quiet,
-        services=(service("api", "PORT"), *registry.services()),
-        migrate=(sys.executable, "-c", ""),
+    it = make_stack(None, service("api", "PORT"), *registry.services())
+    it.up()
+    values = environment(it.home)
+    assert values["EVENT_FORMAT"] == "avro"
+    subjects = f"{values['SCHEMA_REGISTRY_URL']}/subjects"
+    schema = json.dumps({"type": "record", "name": "Created", "fields": []})
+    body = json.dumps({"schema": schema}).encode()
+    asked = urllib.request.Request(
+        f"{subjects}/user.created.v1-value/versions", body, {"Content-Type": "application/json"}
     )
-    try:
-        it.up()
-        values = environment(it.home)
-        assert values["EVENT_FORMAT"] == "avro"
-        subjects = f"{values['SCHEMA_REGISTRY_URL']}/subjects"
-        schema = json.dumps({"type": "record", "name": "Created", "fields": []})
-        body = json.dumps({"schema": schema}).encode()
-        asked = urllib.request.Request(
-            f"{subjects}/user.created.v1-value/versions", body, {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(asked, timeout=5) as answer:
-            number = json.load(answer)["id"]
-        it.down()
-        it.up()
-        with urllib.request.urlopen(subjects, timeout=5) as answer:
-            assert json.load(answer) == ["user.created.v1-value"]
-        with urllib.request.urlopen(f"{values['SCHEMA_REGISTRY_URL']}/schemas/ids/{number}", timeout=5) as answer:
-            assert json.loads(json.load(answer)["schema"]) == json.loads(schema)
-    finally:
-        it.down()
+    with urllib.request.urlopen(asked, timeout=5) as answer:
+        number = json.load(answer)["id"]
+    it.down()
+    it.up()
+    with urllib.request.urlopen(subjects, timeout=5) as answer:
+        assert json.load(answer) == ["user.created.v1-value"]
+    with urllib.request.urlopen(f"{values['SCHEMA_REGISTRY_URL']}/schemas/ids/{number}", timeout=5) as answer:
+        assert json.loads(json.load(answer)["schema"]) == json.loads(schema)
 
 
 def test_two_checkouts_stand_side_by_side(make_stack: Callable[..., Stack], taken: Callable[[int], None]) -> None:

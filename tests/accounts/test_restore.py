@@ -66,7 +66,8 @@ async def test_a_trail_goes_on_in_another_cluster(
     said: list[str] = []
     await asyncio.to_thread(migrate.apply, elsewhere.owner_url("restored"), said.append)
     await asyncio.to_thread(migrate.apply, elsewhere.owner_url("restored"), said.append)
-    assert ["audit trail goes on" in line for line in said].count(True) == 1
+    (shift,) = [int(line.rpartition("+ ")[2].rstrip(".")) for line in said if "audit trail goes on" in line]
+    assert shift > 0
 
     settings = load({**environ, "POSTGRES_URL": elsewhere.app_url("restored")})
     async with app.opened(settings) as restored:
@@ -76,5 +77,3 @@ async def test_a_trail_goes_on_in_another_cluster(
         assert await seal(restored.db, restored.keyring) == 0
         found = await verify(restored.db, restored.keyring, against=[kept])
         assert (found.segments, found.rows, found.unsealed, found.finding) == (3, 4, 0, None)
-        async with restored.db.read() as conn:
-            assert await conn.fetchval("select max(shift) from audit_clusters") > 0

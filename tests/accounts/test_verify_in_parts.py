@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from tests.accounts.test_commands import run
+from tests.accounts.test_sealed_trail import OPEN, a_row
 from usercore.commands.audit_parts import cut
 from usercore.db import Conn
 from usercore.outbox import SYSTEM
@@ -39,13 +40,9 @@ async def test_processes_find_what_one_finds(parts: Parts, owner: Conn, environ:
     code, part = await verified(environ, "--jobs", "2", "--from", "7", "--to", "33")
     assert (code, part.segments, part.rows, part.unsealed) == (0, 27, 27, 0)
 
-    await owner.execute("alter table user_audit disable trigger all")
-    for number in (11, 29):
-        await owner.execute(
-            "update user_audit set client = 'nobody' where event_id = "
-            "(select event_id from user_audit order by xid, event_id offset $1 limit 1)",
-            number,
-        )
+    await owner.execute(OPEN)
+    for row in [await a_row(owner, number) for number in (11, 29)]:
+        await owner.execute("update user_audit set client = 'nobody' where event_id = $1", row)
     first = (await verify(parts.db, parts.keyring)).finding
     assert first is not None
     code, found = await verified(environ, "--jobs", "3")
