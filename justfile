@@ -56,7 +56,7 @@ bench *args:
 lock *args:
     cd requirements && {{ compile }} bootstrap.in --python-version 3.11 --output-file bootstrap.txt "$@"
     cd requirements && {{ compile }} ../pyproject.toml --output-file runtime.txt "$@"
-    cd requirements && {{ compile }} ../pyproject.toml build.in --extra dev --group ../pyproject.toml:test --constraint runtime.txt --output-file dev.txt "$@"
+    cd requirements && {{ compile }} ../pyproject.toml build.in --extra dev --extra aws --group ../pyproject.toml:test --constraint runtime.txt --output-file dev.txt "$@"
 
 # A dev JWT: token SUB [--scope "internal admin"] [--client-id C] [--email E] [--ttl S]
 [group('try')]

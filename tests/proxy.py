@@ -81,6 +81,8 @@ class Proxy:
                         continue
                 writer.write(data)
                 await writer.drain()
+            if answers and self.swallow:
+                await asyncio.Event().wait()  # the end of a swallowed answer is not told either
         except OSError:
             pass
         finally:

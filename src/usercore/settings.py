@@ -237,6 +237,10 @@ def _contradictions(settings: Settings, reader: "_Reader") -> list[str]:
             not settings.pii_encryption_key_id.startswith("local://"),
             "PII_ENCRYPTION_KEY_ID must not be local:// in production",
         )
+        require(
+            "tls=off" not in settings.pii_encryption_key_id,
+            "PII_ENCRYPTION_KEY_ID must not say tls=off in production",
+        )
         require(settings.clickhouse_url is not None, "CLICKHOUSE_URL is required in production")
         require(settings.public_url is not None, "PUBLIC_URL is required in production")
         require(bool(reader.values.get("ARTIFACT_STORE_URL")), "ARTIFACT_STORE_URL is required in production")

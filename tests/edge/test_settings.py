@@ -144,6 +144,7 @@ def test_what_contradicts(good: dict[str, str], production: dict[str, str]) -> N
     ("name", "value"),
     [
         ("PII_ENCRYPTION_KEY_ID", "local://kms.json"),
+        ("PII_ENCRYPTION_KEY_ID", "hcvault://vault:8200/transit/k?token_file=t&tls=off"),
         ("CLICKHOUSE_URL", ""),
         ("PUBLIC_URL", "http://usercore.test"),
         ("PUBLIC_URL", ""),

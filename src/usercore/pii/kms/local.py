@@ -65,6 +65,16 @@ class LocalKms:
         states: dict[str, VersionState] = {name: version.state for name, version in held.versions.items()}
         return KmsDescription(f"local://{self._path}", held.primary, states)
 
+    async def rotate(self) -> str:
+        outside_transaction()
+        return await asyncio.to_thread(add_version, self._path)
+
+    async def destroy(self, key_version: str) -> None:
+        outside_transaction()
+        if key_version == (await self.describe()).primary:
+            raise KmsRefused(f"Version {key_version[:16]} of the local KMS key is the primary one: rotate first.")
+        await asyncio.to_thread(set_state, self._path, key_version, "destroyed")
+
     async def close(self) -> None:
         """Nothing is held open."""
 
