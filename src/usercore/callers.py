@@ -14,7 +14,7 @@ from usercore.calls import EdgeRequest, client_ip, header, principal, request_id
 from usercore.clickhouse import ClickHouse
 from usercore.db import Db
 from usercore.errors import PROBLEM_MEDIA_TYPE, FieldError, KeysUnavailable, ValidationFailed
-from usercore.idempotency import Answer, Attempt, fingerprint, stored_key
+from usercore.idempotency import Answer, Attempt, fingerprints, stored_key
 from usercore.outbox import AccessPurpose, Actor, ActorKind
 from usercore.pii.keyring import Keyring
 from usercore.profiles.actions import ProfileReader
@@ -85,9 +85,9 @@ async def attempt(request: EdgeRequest, service: Service) -> Attempt | None:
     if not _KEY.fullmatch(key):
         error = FieldError("/header/idempotency-key", "idempotency_key", "1 to 255 visible ASCII characters.")
         raise ValidationFailed(errors=[error])
-    digest = fingerprint(service.keyring, await request.body())
+    digest, *older = fingerprints(service.keyring, await request.body())
     sub = principal(request).sub
-    return Attempt(sub, str(request.method), request.url.path, stored_key(sub, key), digest)
+    return Attempt(sub, str(request.method), request.url.path, stored_key(sub, key), digest, tuple(older))
 
 
 def answered(answer: Answer) -> JsonAnswer[Any]:

@@ -4,6 +4,7 @@ import base64
 import binascii
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TypeVar
 from uuid import UUID
@@ -38,25 +39,28 @@ NEWEST = Position(datetime(9999, 12, 31, tzinfo=UTC), UUID(int=2**128 - 1))
 
 
 def page(
-    rows: Sequence[R], limit: int, position: Callable[[R], msgspec.Struct], key: bytes, *, context: bytes
+    rows: Sequence[R], limit: int, position: Callable[[R], msgspec.Struct], keys: Sequence[bytes], *, context: bytes
 ) -> tuple[Sequence[R], str | None]:
     """The rows of a page, of which one more than it has was asked for; and the cursor of the next, if there is one."""
     if len(rows) <= limit:
         return rows, None
     rows = rows[:limit]
-    return rows, seal(key, position(rows[-1]), context=context)
+    return rows, seal(keys[0], position(rows[-1]), context=context)
 
 
 def seal(key: bytes, payload: msgspec.Struct, *, context: bytes) -> str:
-    """The payload as URL-safe text. `key` is 32 bytes (keyring.token_key); `context` names the list and whose it is."""
+    """The payload as URL-safe text. `key` is 32 bytes; `context` names the list and whose it is."""
     nonce = os.urandom(NONCE)
     sealed = AESGCM(key).encrypt(nonce, msgspec.json.encode(payload), VERSION + context)
     return base64.urlsafe_b64encode(VERSION + nonce + sealed).rstrip(b"=").decode()
 
 
 # The name is the pair of `seal`; callers write cursors.open(…).
-def open(key: bytes, type: type[T], text: str, *, context: bytes) -> T:
-    """The payload. Raises InvalidCursor when it was changed, sealed for another list or person, or is no cursor."""
+def open(keys: Sequence[bytes], type: type[T], text: str, *, context: bytes) -> T:
+    """The payload. Raises InvalidCursor when it was changed, sealed for another list or person, or is no cursor.
+
+    One of the keys (keyring.token_keys) sealed it: who pages through a list while keys are rotated goes on.
+    """
     if len(text) > LONGEST:
         raise InvalidCursor()
     try:
@@ -66,7 +70,13 @@ def open(key: bytes, type: type[T], text: str, *, context: bytes) -> T:
             raise InvalidCursor()
         if raw[:1] != VERSION or len(raw) < len(VERSION) + NONCE + TAG:
             raise InvalidCursor()
-        plain = AESGCM(key).decrypt(raw[1 : 1 + NONCE], raw[1 + NONCE :], VERSION + context)
-        return msgspec.json.decode(plain, type=type)
+        return msgspec.json.decode(_opened(keys, raw[1 : 1 + NONCE], raw[1 + NONCE :], VERSION + context), type=type)
     except (UnicodeEncodeError, binascii.Error, InvalidTag, msgspec.MsgspecError, ValueError):
         raise InvalidCursor() from None
+
+
+def _opened(keys: Sequence[bytes], nonce: bytes, sealed: bytes, aad: bytes) -> bytes:
+    for key in keys:
+        with suppress(InvalidTag):
+            return AESGCM(key).decrypt(nonce, sealed, aad)
+    raise InvalidTag

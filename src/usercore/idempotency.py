@@ -6,7 +6,8 @@ row and the change commit together or neither does. A duplicate that comes meanw
 
 import hashlib
 import hmac
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -27,21 +28,26 @@ from usercore.errors import (
 )
 from usercore.pii import classification as pii
 from usercore.pii.cipher import Cipher
-from usercore.pii.keyring import Keyring, UserKeyRow
+from usercore.pii.keyring import Keyring
 from usercore.pii.sealed import HEADER_BYTES, Sealed, header, seal, unseal
+from usercore.pii.wraps import UserKeyRow
 
 sql = Sql("idempotency")
 T = TypeVar("T")
 
 
 class Attempt(Struct, frozen=True):
-    """One request with an Idempotency-Key. `key` is what `stored_key` makes of it, `fingerprint` that of its body."""
+    """One request with an Idempotency-Key. `key` is what `stored_key` makes of it, `fingerprint` that of its body.
+
+    `fingerprints` are those that older keys of ours make: the first request may have come before a rotation.
+    """
 
     sub: UUID
     method: str
     path: str
     key: str
     fingerprint: bytes
+    fingerprints: tuple[bytes, ...] = ()
 
 
 class Answer(Struct, frozen=True):
@@ -85,9 +91,12 @@ def stored_key(sub: UUID, key: str) -> str:
     return hashlib.sha256(sub.bytes + key.encode()).hexdigest()
 
 
-def fingerprint(keyring: Keyring, body: bytes) -> bytes:
-    """HMAC-SHA256 of a request body: says whether two are the same, and nothing of what is in them."""
-    return hmac.digest(keyring.token_key(b"idempotency"), body, "sha256")
+def fingerprints(keyring: Keyring, body: bytes) -> Sequence[bytes]:
+    """HMAC-SHA256 of a request body: says whether two are the same, and nothing of what is in them.
+
+    Under the key that is used now, then under older ones.
+    """
+    return [hmac.digest(key, body, "sha256") for key in keyring.token_keys(b"idempotency")]
 
 
 async def claim(tx: Conn, keyring: Keyring, attempt: Attempt | None) -> Answer | None:
@@ -106,7 +115,8 @@ async def claim(tx: Conn, keyring: Keyring, attempt: Attempt | None) -> Answer |
     earlier = await get_answer(tx, attempt=attempt)
     if earlier is None or earlier.body_enc is None:
         raise IdempotencyInProgress  # pruned between the two statements: the next try finds the key free
-    if not hmac.compare_digest(earlier.fingerprint, attempt.fingerprint):
+    known = (attempt.fingerprint, *attempt.fingerprints)
+    if not any(hmac.compare_digest(earlier.fingerprint, each) for each in known):
         raise IdempotencyMismatch
     try:
         opened = await _opened(tx, keyring, attempt.sub, earlier.body_enc)
@@ -129,7 +139,7 @@ async def keep(tx: Conn, keyring: Keyring, attempt: Attempt | None, answer: Answ
                 sealed = keyring.unlock(attempt.sub, rows).seal(pii.IDEMPOTENT_BODY, text)
             else:
                 aad = pii.IDEMPOTENT_BODY.aad(attempt.sub.bytes, _SERVICE_HEAD)
-                sealed = seal(_service_cipher(keyring), _SERVICE_HEAD, aad, text)
+                sealed = seal(_service_ciphers(keyring)[0], _SERVICE_HEAD, aad, text)
         except OpenFailed as failure:
             raise KeysUnavailable from failure
         await set_answer(tx, attempt=attempt, body_enc=sealed)
@@ -140,14 +150,18 @@ _SERVICE_HEAD = header(0)
 """Of answers to services and admins, who are no users and have no keys: no user's key has this version."""
 
 
-def _service_cipher(keyring: Keyring) -> Cipher:
-    return keyring.cipher(keyring.token_key(b"idempotent answers"))
+def _service_ciphers(keyring: Keyring) -> Sequence[Cipher]:
+    return [keyring.cipher(key) for key in keyring.token_keys(b"idempotent answers")]
 
 
 async def _opened(tx: Conn, keyring: Keyring, sub: UUID, body: Sealed) -> str:
     """Raises OpenFailed and KeysUnavailable."""
     if body[:HEADER_BYTES] == _SERVICE_HEAD:
-        return unseal(_service_cipher(keyring), pii.IDEMPOTENT_BODY.aad(sub.bytes, _SERVICE_HEAD), body).reveal()
+        aad = pii.IDEMPOTENT_BODY.aad(sub.bytes, _SERVICE_HEAD)
+        for cipher in _service_ciphers(keyring):
+            with suppress(OpenFailed):
+                return unseal(cipher, aad, body).reveal()
+        raise OpenFailed("corrupt")
     rows = await list_subject_keys(tx, sub=sub)
     return keyring.unlock(sub, rows).open(pii.IDEMPOTENT_BODY, body).reveal()
 

@@ -18,7 +18,8 @@ from usercore.devstack.kafka import Kafka
 from usercore.events import AUTH_CREATED, AUTH_DEACTIVATED, DEAD_LETTERS
 from usercore.kafka import Record
 from usercore.outbox import SYSTEM
-from usercore.pii.keyring import Keyring, UserKeyRow
+from usercore.pii.keyring import Keyring
+from usercore.pii.wraps import UserKeyRow
 from usercore.profiles import actions
 from usercore.profiles.profile import ProfilePatch
 from usercore.settings import load

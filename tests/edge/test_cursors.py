@@ -34,7 +34,7 @@ HERE = Position(datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC), UUID(int=7))
 )
 def test_a_cursor_opens_to_what_was_sealed(position: Position, context: bytes) -> None:
     text = cursors.seal(KEY, position, context=context)
-    assert cursors.open(KEY, Position, text, context=context) == position
+    assert cursors.open([KEY], Position, text, context=context) == position
     assert text.replace("-", "").replace("_", "").isalnum()
 
 
@@ -69,11 +69,11 @@ def test_a_cursor_of_another_list_person_or_key_is_refused() -> None:
     text = cursors.seal(KEY, HERE, context=CONTEXT)
     for key, context in ((KEY, b"audit:user-2"), (KEY, b""), (os.urandom(32), CONTEXT)):
         with pytest.raises(InvalidCursor):
-            cursors.open(key, Position, text, context=context)
+            cursors.open([key], Position, text, context=context)
     with pytest.raises(InvalidCursor):
-        cursors.open(KEY, Other, text, context=CONTEXT)
+        cursors.open([KEY], Other, text, context=CONTEXT)
 
 
 def refused(text: str) -> None:
     with pytest.raises(InvalidCursor):
-        cursors.open(KEY, Position, text, context=CONTEXT)
+        cursors.open([KEY], Position, text, context=CONTEXT)

@@ -25,12 +25,12 @@ from usercore.pii.keyring import (
     EpochState,
     KeyPurpose,
     Keyring,
-    UserKeyRow,
     UserKeys,
     derive,
     epoch_commitment,
 )
 from usercore.pii.sealed import Sealed
+from usercore.pii.wraps import UserKeyRow
 
 USER, OTHER = UUID(int=1), UUID(int=2)
 ALL = ("identity", "contact", "kyc_evidence")

@@ -13,7 +13,7 @@ from usercore.audit import actions as audit
 from usercore.consents import actions as consents
 from usercore.db import Conn
 from usercore.events import AuthAccountDeactivated, AuthCreated, now
-from usercore.idempotency import Attempt, fingerprint, keep_refusal
+from usercore.idempotency import Attempt, fingerprints, keep_refusal
 from usercore.lifecycle import actions as lifecycle
 from usercore.lookup import actions as lookup
 from usercore.outbox import SYSTEM, Actor
@@ -80,7 +80,7 @@ def consent(*, granted: bool, version: str = "2026-01", keyed: bool = False) -> 
 
 
 def attempt(w: World, s: Subject) -> Attempt:
-    return Attempt(s.user, "POST", "/v1/me/consents", str(s.key), fingerprint(w.keyring, b"body"))
+    return Attempt(s.user, "POST", "/v1/me/consents", str(s.key), fingerprints(w.keyring, b"body")[0])
 
 
 def refused_consent(w: World, s: Subject) -> Coroutine[Any, Any, object]:

@@ -133,8 +133,8 @@ async def list_accesses(
 
     Raises UnknownUser, AccountErased, InvalidCursor and ArchiveUnavailable.
     """
-    key, context = keyring.token_key(b"cursor"), b"access log" + user_id.bytes
-    after = cursors.NEWEST if cursor is None else cursors.open(key, Position, cursor, context=context)
+    keys, context = keyring.token_keys(b"cursor"), b"access log" + user_id.bytes
+    after = cursors.NEWEST if cursor is None else cursors.open(keys, Position, cursor, context=context)
     await get_version(db, user_id)
     async with db.read() as conn:
         rows = await queries.list_accesses(
@@ -145,7 +145,7 @@ async def list_accesses(
     # A month that left PostgreSQL in between is in both.
     every = {row.id: row for row in (*rows, *map(_archived, older))}
     rows = sorted(every.values(), key=lambda row: (row.at, row.id), reverse=True)[: limit + 1]
-    rows, more = cursors.page(rows, limit, lambda row: Position(row.at, row.id), key, context=context)
+    rows, more = cursors.page(rows, limit, lambda row: Position(row.at, row.id), keys, context=context)
     items = [Access(row.at, row.actor_kind, row.client, row.fields, row.purpose, row.action) for row in rows]
     return Accesses(items, more)
 

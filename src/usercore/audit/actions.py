@@ -62,8 +62,8 @@ async def list_trail(
 
     A cursor goes on with whatever filters it is given. Raises UserNotFound, InvalidCursor and ArchiveUnavailable.
     """
-    key, context = keyring.token_key(b"cursor"), b"trail" + user_id.bytes
-    after = cursors.NEWEST if cursor is None else cursors.open(key, Position, cursor, context=context)
+    keys, context = keyring.token_keys(b"cursor"), b"trail" + user_id.bytes
+    after = cursors.NEWEST if cursor is None else cursors.open(keys, Position, cursor, context=context)
     async with db.read() as conn:
         if not await queries.has_user(conn, user_id=user_id):
             raise UserNotFound
@@ -82,7 +82,7 @@ async def list_trail(
         filters = EVERYTHING if action is None else (action,)
         older = await list_older(db, archive, user_id, before, wanted, since=since, until=until, actions=filters)
         rows = [*rows, *map(_archived, older)]
-    rows, more = cursors.page(rows, limit, lambda row: Position(row.timestamp, row.event_id), key, context=context)
+    rows, more = cursors.page(rows, limit, lambda row: Position(row.timestamp, row.event_id), keys, context=context)
     return Trail([_entry(row) for row in rows], more)
 
 

@@ -72,12 +72,13 @@ async def search(db: Db, keyring: Keyring, asked: Search, actor: Actor) -> Found
         _canonical("phone", asked.phone, validators.mobile),
         _canonical("pan_number", asked.pan_number, validators.pan),
     )
-    key = keyring.token_key(b"cursor")
-    same = _digest(key, msgspec.json.encode({**asdict(asked), "limit": None, "cursor": None}).decode())
+    keys = keyring.token_keys(b"cursor")
+    filtered = msgspec.json.encode({**asdict(asked), "limit": None, "cursor": None}).decode()
+    same = _digest(keys[0], filtered)
     after = Position(cursors.NEWEST.at, cursors.NEWEST.id, same)
     if asked.cursor is not None:
-        after = cursors.open(key, Position, asked.cursor, context=_CONTEXT)
-        if not hmac.compare_digest(after.filters, same):
+        after = cursors.open(keys, Position, asked.cursor, context=_CONTEXT)
+        if not any(hmac.compare_digest(after.filters, _digest(key, filtered)) for key in keys):
             raise InvalidCursor
     filters = Filters(
         email=email,
@@ -117,7 +118,7 @@ async def search(db: Db, keyring: Keyring, asked: Search, actor: Actor) -> Found
         change = Change(action="user.searched", user_id=None, resource="users", new={"filters": said, "found": found})
         await record(tx, change, actor=actor)
     rows, more = cursors.page(
-        rows, asked.limit, lambda row: Position(row.created_at, row.id, same), key, context=_CONTEXT
+        rows, asked.limit, lambda row: Position(row.created_at, row.id, same), keys, context=_CONTEXT
     )
     return FoundPage([_found(row) for row in rows], more)
 

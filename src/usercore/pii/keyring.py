@@ -7,7 +7,6 @@ import hmac
 import os
 from asyncio import Event
 from collections.abc import Collection, Sequence
-from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Literal, get_args
 from uuid import UUID
@@ -17,9 +16,11 @@ from Crypto.Hash import SHA256
 from Crypto.Protocol.KDF import HKDF
 
 from usercore.errors import KeysUnavailable, OpenFailed
-from usercore.pii.cipher import KEY_BYTES, NONCE_BYTES, TAG_BYTES, Cipher, CipherFactory, CryptographyCipher
+from usercore.pii import wraps
+from usercore.pii.cipher import KEY_BYTES, Cipher, CipherFactory, CryptographyCipher
 from usercore.pii.classification import FIELDS, SERVICE, Field, RetentionClass, length_prefixed
 from usercore.pii.sealed import HEADER_BYTES, SMALLEST_SEALED, Plain, Sealed, header, key_version, seal, unseal
+from usercore.pii.wraps import UserKeyRow
 
 KeyPurpose = Literal["user_keys", "blind_index", "audit_ip", "tokens", "audit_signing"]
 EpochState = Literal["active", "retiring", "retired"]
@@ -28,31 +29,9 @@ PURPOSES: tuple[KeyPurpose, ...] = get_args(KeyPurpose)
 FIRST_CLASSES: tuple[RetentionClass, ...] = ("identity", "contact")  # every user has these; others come with need
 REMEMBERED_IPS = 4096  # a client sends many requests, each with an audit row
 REMEMBERED_DATA_KEYS = 4096  # two thousand people who use their app just now; 3 MiB
-COMMITMENT_BYTES = 32  # whole SHA-256: finding one wrap for two keys must cost 2**128, not 2**64
-
-# A wrapped data key: format(1) = 1 | algorithm(1) = 1 | nonce(12) | data key(32), sealed | tag(16) | commitment(32).
-_WRAP_PREFIX = b"\x01\x01"
-_NONCE_END = 2 + NONCE_BYTES
-_SEALED_END = _NONCE_END + KEY_BYTES + TAG_BYTES
-_WRAP_BYTES = _SEALED_END + COMMITMENT_BYTES
 _VERSION_BYTES = 2
 
-_WRAP_AAD_START: dict[RetentionClass, bytes] = {
-    retention: length_prefixed(SERVICE, b"user_keys", retention.encode()) + b"\0\x10"
-    for retention in get_args(RetentionClass)
-}
-
 _Index = tuple[bytes, dict[str, bytes]]  # a version of the blind index: its prefix, and a key for each column
-
-
-class UserKeyRow(msgspec.Struct, frozen=True):
-    """A row of user_keys: one data key of one user, wrapped by an epoch."""
-
-    user_id: UUID
-    retention_class: RetentionClass
-    version: int
-    epoch: int
-    wrapped: bytes
 
 
 class EpochKey(msgspec.Struct, frozen=True):
@@ -83,7 +62,7 @@ class Keyring:
         self._by_version: dict[tuple[KeyPurpose, int], bytes] = {}
         self._ip_macs: dict[tuple[str | IPv4Address | IPv6Address, int], bytes] = {}
         self._data_keys: dict[tuple[bytes, RetentionClass, int, int, bytes], Cipher] = {}
-        self._token_keys: dict[tuple[int, bytes], bytes] = {}
+        self._token_keys: dict[bytes, list[bytes]] = {}
 
     @property
     def available(self) -> bool:
@@ -128,15 +107,15 @@ class Keyring:
         self, user_id: UUID, classes: Sequence[RetentionClass] = FIRST_CLASSES, *, version: int = 1
     ) -> list[UserKeyRow]:
         """Fresh data keys, to be inserted; a stored one wins. A higher version takes over from a key that is lost."""
-        epoch = self._key("user_keys").epoch
+        epoch = self.active("user_keys").epoch
         wrapping = self._wrapping[epoch]
-        rows: list[UserKeyRow] = []
-        for retention in classes:
-            data_key, nonce = os.urandom(KEY_BYTES), os.urandom(NONCE_BYTES)
-            aad = _wrap_aad(user_id, retention, version, epoch)
-            wrapped = _WRAP_PREFIX + nonce + wrapping.seal(nonce, data_key, aad) + _key_commitment(data_key, aad)
-            rows.append(UserKeyRow(user_id, retention, version, epoch, wrapped))
-        return rows
+        return [wraps.wrap(wrapping, os.urandom(KEY_BYTES), user_id, each, version, epoch) for each in classes]
+
+    def rewrapped(self, row: UserKeyRow) -> UserKeyRow:
+        """The same data key under the active epoch. Raises as `unwrap` does, and KeysUnavailable."""
+        epoch = self.active("user_keys").epoch
+        data_key = self.unwrap(row.user_id, row)
+        return wraps.wrap(self._wrapping[epoch], data_key, row.user_id, row.retention_class, row.version, epoch)
 
     def unlock(self, user_id: UUID, rows: Sequence[UserKeyRow]) -> "UserKeys":
         """Never fails: what is missing or does not open shows when a field asks for it."""
@@ -165,32 +144,21 @@ class Keyring:
         wrapping = self._wrapping.get(row.epoch)
         if wrapping is None:
             raise OpenFailed(self._why_missing(row.epoch))
-        wrapped = row.wrapped
-        if wrapped[:2] != _WRAP_PREFIX or len(wrapped) != _WRAP_BYTES:
-            raise OpenFailed("unknown_format")
-        aad = _wrap_aad(user_id, row.retention_class, row.version, row.epoch)
-        try:
-            data_key = wrapping.open(wrapped[2:_NONCE_END], wrapped[_NONCE_END:_SEALED_END], aad)
-        except OpenFailed:
-            raise OpenFailed("wrong_key") from None
-        # GCM alone lets a wrap be made that opens under two epochs, to two different keys.
-        if not hmac.compare_digest(_key_commitment(data_key, aad), wrapped[_SEALED_END:]):
-            raise OpenFailed("commitment")
-        return data_key
+        return wraps.unwrap(wrapping, user_id, row)
 
     def blind_index(self, field: Field, canonical: str) -> bytes:
         """What is stored: version(2) ‖ HMAC-SHA256 under a key of the column's own. Raises KeysUnavailable."""
-        self._key("blind_index")
+        self.active("blind_index")
         return _digest(self._indexes[0], field, canonical)
 
     def blind_indexes(self, field: Field, canonical: str) -> list[bytes]:
         """What to search for: one for each live version, the one that is written now first."""
-        self._key("blind_index")
+        self.active("blind_index")
         return [_digest(index, field, canonical) for index in self._indexes]
 
     def ip_mac(self, ip: str | IPv4Address | IPv6Address, *, version: int | None = None) -> bytes:
         """version(2) ‖ HMAC-SHA256 of the address in canonical form; an older version is asked for to verify a leaf."""
-        wanted = self._key("audit_ip").version if version is None else version
+        wanted = self.active("audit_ip").version if version is None else version
         if (known := self._ip_macs.get((ip, wanted))) is not None:
             return known
         if (key := self._by_version.get(("audit_ip", wanted))) is None:
@@ -204,20 +172,26 @@ class Keyring:
 
     def audit_key(self, version: int | None = None) -> tuple[int, bytes]:
         """The version and the Ed25519 seed that the trail is signed with. Raises KeysUnavailable."""
-        wanted = self._key("audit_signing").version if version is None else version
+        wanted = self.active("audit_signing").version if version is None else version
         if (seed := self._by_version.get(("audit_signing", wanted))) is None:
             raise KeysUnavailable
         return wanted, seed
 
     def token_key(self, label: bytes) -> bytes:
         """32 bytes for cursors, fingerprints and the like: one key a label, new ones when `tokens` is rotated."""
-        epoch = self._key("tokens")
-        key = self._token_keys.get((epoch.epoch, label))
-        if key is None:
-            key = self._token_keys[epoch.epoch, label] = derive(epoch.secret, epoch.purpose, label)
-        return key
+        return self.token_keys(label)[0]
 
-    def _key(self, purpose: KeyPurpose) -> EpochKey:
+    def token_keys(self, label: bytes) -> Sequence[bytes]:
+        """For what is still about: the one that is used now, then those of the other live versions."""
+        self.active("tokens")
+        keys = self._token_keys.get(label)
+        if keys is None:
+            live = [epoch for epoch in self._epochs.values() if epoch.purpose == "tokens"]
+            keys = self._token_keys[label] = [derive(epoch.secret, epoch.purpose, label) for epoch in live]
+        return keys
+
+    def active(self, purpose: KeyPurpose) -> EpochKey:
+        """What is written under now. Raises KeysUnavailable."""
         epoch = self._active.get(purpose)
         if epoch is None:
             raise KeysUnavailable
@@ -302,17 +276,6 @@ def derive(secret: bytes, *info: str | bytes) -> bytes:
 def epoch_commitment(secret: bytes, purpose: KeyPurpose, version: int) -> bytes:
     """Stored beside the wrapped epoch, so that a KMS answer for another epoch is refused. Tells nothing of the key."""
     return derive(secret, "commitment", purpose, version.to_bytes(4, "big"))
-
-
-def _wrap_aad(user_id: UUID, retention: RetentionClass, version: int, epoch: int) -> bytes:
-    """Service, table, class, the user id's 16 bytes, version(2), epoch(4): each length-prefixed, as in a field."""
-    numbers = b"\0\2" + version.to_bytes(2, "big") + b"\0\4" + epoch.to_bytes(4, "big")
-    return _WRAP_AAD_START[retention] + user_id.bytes + numbers
-
-
-def _key_commitment(data_key: bytes, aad: bytes) -> bytes:
-    """A hash commits to a random key and tells nothing of it; HMAC would say no more and takes four times as long."""
-    return sha256(b"usercore key commitment" + data_key + aad).digest()
 
 
 def _digest(index: _Index, field: Field, canonical: str) -> bytes:

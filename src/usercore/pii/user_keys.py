@@ -4,7 +4,7 @@ from typing import Protocol
 from uuid import UUID
 
 from usercore.pii.classification import RetentionClass
-from usercore.pii.keyring import UserKeyRow
+from usercore.pii.wraps import UserKeyRow
 
 
 class WithKeys(Protocol):

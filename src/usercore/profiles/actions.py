@@ -14,8 +14,9 @@ from usercore.errors import IdentityLocked, KeysUnavailable, OpenFailed, PiiUnav
 from usercore.events import UserUpdated, new_event_id, now
 from usercore.outbox import Actor, AuditRow, Change, audit_row, counted, record, records_of
 from usercore.pii import classification as pii
-from usercore.pii.keyring import FIRST_CLASSES, Keyring, UserKeyRow, UserKeys
+from usercore.pii.keyring import FIRST_CLASSES, Keyring, UserKeys
 from usercore.pii.user_keys import key_rows
+from usercore.pii.wraps import UserKeyRow
 from usercore.profiles import profile as profiles
 from usercore.profiles import queries
 from usercore.profiles.profile import Address, Me, Profile, ProfilePatch

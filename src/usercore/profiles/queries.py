@@ -10,8 +10,8 @@ from usercore.db import Conn, Sql
 from usercore.events import KycStatus, KycTier, UserStatus
 from usercore.outbox import AuditRow, OutboxRow
 from usercore.pii.classification import RetentionClass
-from usercore.pii.keyring import UserKeyRow
 from usercore.pii.sealed import Sealed
+from usercore.pii.wraps import UserKeyRow
 
 sql = Sql("profiles")
 

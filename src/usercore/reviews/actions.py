@@ -76,11 +76,11 @@ class Reviews(Struct, frozen=True):
 
 async def list_reviews(kyc: Kyc, limit: int, cursor: str | None) -> Reviews:
     """A page of the cases in review, oldest first. Raises InvalidCursor."""
-    key, context = kyc.keyring.token_key(b"cursor"), b"reviews"
-    after = cursors.OLDEST if cursor is None else cursors.open(key, Position, cursor, context=context)
+    keys, context = kyc.keyring.token_keys(b"cursor"), b"reviews"
+    after = cursors.OLDEST if cursor is None else cursors.open(keys, Position, cursor, context=context)
     async with kyc.db.read() as conn:
         rows = await queries.list_reviews(conn, after_at=after.at, after_id=after.id, most=limit + 1)
-    rows, more = cursors.page(rows, limit, lambda row: Position(row.initiated_at, row.id), key, context=context)
+    rows, more = cursors.page(rows, limit, lambda row: Position(row.initiated_at, row.id), keys, context=context)
     at = now()
     return Reviews([views.review(row, at) for row in rows], more)
 

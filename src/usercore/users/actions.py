@@ -12,7 +12,8 @@ from usercore.errors import AccountErased, AccountNotActive, UsercoreError
 from usercore.events import UserCreated, UserStatus, new_event_id, now
 from usercore.outbox import Actor, AuditRow, Change, audit_row, outbox_row
 from usercore.pii import classification as pii
-from usercore.pii.keyring import Keyring, UserKeyRow
+from usercore.pii.keyring import Keyring
+from usercore.pii.wraps import UserKeyRow
 from usercore.users import queries
 from usercore.users.queries import NewUser, UserRow
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 from usercore.db import Conn, Sql
 from usercore.events import KycStatus, KycTier, UserStatus
 from usercore.outbox import AuditRow, OutboxRow
-from usercore.pii.keyring import UserKeyRow
+from usercore.pii.wraps import UserKeyRow
 
 sql = Sql("users")
 

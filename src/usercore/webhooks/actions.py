@@ -22,7 +22,8 @@ from usercore.events import new_event_id, now
 from usercore.kyc.actions import Heard, apply
 from usercore.outbox import Actor
 from usercore.pii import classification as pii
-from usercore.pii.keyring import Keyring, UserKeyRow, UserKeys
+from usercore.pii.keyring import Keyring, UserKeys
+from usercore.pii.wraps import UserKeyRow
 from usercore.plugins import (
     VendorError,
     VendorPending,

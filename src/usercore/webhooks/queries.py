@@ -7,8 +7,8 @@ from uuid import UUID
 from msgspec import Struct
 
 from usercore.db import Conn, Sql
-from usercore.pii.keyring import UserKeyRow
 from usercore.pii.sealed import Sealed
+from usercore.pii.wraps import UserKeyRow
 
 sql = Sql("webhooks")
 
