@@ -168,6 +168,26 @@ audit-reconcile *args:
 audit-prove *args:
     usercore audit-prove "$@"
 
+# Show every key, its state and age, and what depends on it
+[group('keys')]
+keys-list *args:
+    usercore keys-list "$@"
+
+# New versions of the keys for what is written from now on: prints a plan, needs --execute
+[group('keys')]
+keys-rotate *args:
+    usercore keys-rotate "$@"
+
+# Bring what was written before under the newest keys: keys-rewrap [--rate N] [--from URI]
+[group('keys')]
+keys-rewrap *args:
+    usercore keys-rewrap "$@"
+
+# Destroy a key that nothing depends on: keys-retire EPOCH; prints a plan, needs --execute
+[group('keys')]
+keys-retire *args:
+    usercore keys-retire "$@"
+
 # Look at the machine and the stack, and say what to do about what is wrong
 [group('operate')]
 doctor *args:

@@ -264,8 +264,14 @@ def verbs_in(module: ModuleType) -> set[str]:
     return found
 
 
+INTERRUPTED_ELSEWHERE = {
+    "keys": "tests/keys: an operator's verbs, which run as the owner of the tables",
+    "rewraps": "tests/keys: passes over all users",
+}
+
+
 def test_every_verb_is_interrupted() -> None:
-    domains = [file.parent.name for file in SOURCE.glob("*/actions.py")]
+    domains = {file.parent.name for file in SOURCE.glob("*/actions.py")} - INTERRUPTED_ELSEWHERE.keys()
     modules = [importlib.import_module(f"usercore.{domain}.actions") for domain in domains]
     found = set[str]().union(*(verbs_in(module) for module in modules))
     assert len(found) >= 10

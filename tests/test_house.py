@@ -291,6 +291,10 @@ CONTRACT_RECIPES = {
     "audit-verify",
     "audit-prove",
     "audit-reconcile",
+    "keys-list",
+    "keys-rotate",
+    "keys-rewrap",
+    "keys-retire",
 }
 
 

@@ -16,18 +16,24 @@ from usercore.statements import read_blocks
 from usercore.users.queries import get_version
 
 # Statements that only the owner runs.
-OWNER_FILES = frozenset({"migrate"})
+OWNER_FILES = frozenset({"keys", "migrate"})
 
 # Table → why reading all of it is right, whoever does.
 TINY: Mapping[str, str] = {
     "audit_partitions": "one row a month",
     "pii_keyring": "a handful of epochs, read once at start and every few seconds",
+    "user_keys_quarantine": "data keys that are damaged; a handful if any",
+    "webhook_inbox_keys": "one row a day for a week",
     "usercore_migrations": "one row a migration",
     "yoyo_lock": "one row",
 }
 
 # Statement → table → why this statement reads all of it.
 UNINDEXED: Mapping[str, Mapping[str, str]] = {
+    "keys.list_dependents": {
+        table: "an operator asks what depends on each key: all of it has to be counted"
+        for table in ("user_keys", "user_profiles", "identity_claims", "audit_segments")
+    },
     "outbox.get_backlog": {"outbox": "counts all that waits, for a gauge; a row lives for moments"},
 }
 

@@ -18,7 +18,7 @@
     ├── NoRow                         a statement that promises a row had none
     ├── NetworkInTransaction          a bug: the network was used while a transaction was open
     ├── SettingsError                 the environment is not good enough to start with
-    └── KmsUnavailable, KmsRefused
+    └── KeyInUse, KmsUnavailable, KmsRefused
 
 The first line of an ApiError's docstring is its title, the rest its default detail. Nothing in an error may come from a
 request, a row or a vendor: they reach clients and logs.
@@ -501,6 +501,10 @@ class SettingsError(UsercoreError):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("; ".join(problems))
         self.problems: list[str] = list(problems)
+
+
+class KeyInUse(UsercoreError):
+    """An epoch of the keyring cannot be retired yet; the message says what depends on it and what to do."""
 
 
 class KmsUnavailable(UsercoreError):

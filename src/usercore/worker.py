@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from uuid import uuid4
@@ -25,8 +25,9 @@ from usercore.events import now
 from usercore.idempotency import take_expired
 from usercore.lapses.actions import end_validities
 from usercore.outbox import get_backlog, take_consumed
-from usercore.pii.keyring import Keyring
+from usercore.pii.keyring import KeyPurpose, Keyring
 from usercore.relay import Relay
+from usercore.rewraps.actions import Step, is_unfinished, paced, reindex, rewrap
 from usercore.settings import Settings
 from usercore.trail.actions import seal
 from usercore.upkeep.actions import sweep
@@ -56,6 +57,10 @@ SEAL_EVERY_S = 2.0
 
 SHIP_EVERY_S = 1.0
 LOOK_EVERY_S = 60.0
+
+REWRAPS_PER_S = 2000
+"""A tenth of what a worker can do: nobody should notice."""
+REWRAP_EVERY_S = 60.0
 
 Loop = Callable[[Parts, asyncio.Event], Awaitable[None]]
 
@@ -165,6 +170,27 @@ async def fetch_artifacts(parts: Parts, stop: asyncio.Event) -> None:
     await loops.every(1, once, stop)
 
 
+_REWRAPS: Mapping[KeyPurpose, Callable[[Db, Keyring], AsyncGenerator[Step]]] = {
+    "user_keys": rewrap,
+    "blind_index": reindex,
+}
+
+
+async def rewrap_keys(parts: Parts, stop: asyncio.Event) -> None:
+    """What a rotation left under older keys, slowly: whoever is in a hurry runs keys-rewrap."""
+
+    async def once() -> None:
+        for purpose, steps in _REWRAPS.items():
+            if await is_unfinished(parts.db, purpose):
+                async for step in paced(steps(parts.db, parts.keyring), REWRAPS_PER_S):
+                    if step.moved:
+                        log.info("keys_rewrapped", count=step.moved)
+                    if stop.is_set():
+                        return
+
+    await loops.every(REWRAP_EVERY_S, once, stop)
+
+
 async def watch(parts: Parts, stop: asyncio.Event) -> None:
     """Gauges that need a look at the database."""
 
@@ -191,6 +217,7 @@ LOOPS: Mapping[str, Loop] = {
     "shipper": ship_trail,
     "retirement": retire_months,
     "pruning": prune,
+    "rewrap": rewrap_keys,
     "gauges": watch,
 }
 

@@ -109,7 +109,9 @@ _NOT_PERSONAL_COLUMNS: Mapping[str, str] = {
     "erased_at",
     "user_profiles": "id user_id updated_at",
     "user_keys": "user_id retention_class version epoch wrapped created_at",
-    "pii_keyring": "epoch purpose version kms_uri kms_version wrapped commitment state created_at",
+    "pii_keyring": "epoch purpose version kms_uri kms_version wrapped commitment state created_at state_since "
+    "unused_since",
+    "user_keys_quarantine": "user_id retention_class version epoch reason found_at",
     "user_consents": "id user_id consent_type version granted granted_at revoked_at recorded_at",
     "notification_prefs": "user_id email_trade_fills email_deposits email_withdrawals email_security_alerts "
     "push_enabled sms_enabled updated_at",

@@ -5,7 +5,7 @@ import hmac
 import os
 from collections.abc import Sequence
 from random import SystemRandom
-from typing import NoReturn, get_args
+from typing import NoReturn, Protocol, get_args
 
 from asyncpg import PostgresError
 
@@ -18,11 +18,30 @@ from usercore.pii.keyring import PURPOSES, EpochKey, EpochState, KeyPurpose, Key
 from usercore.pii.kms import Kms
 from usercore.pii.queries import EpochRow, NewEpoch
 
-REFRESH_SECONDS = 5.0  # so long a process may not know an epoch that another one made; it asks sooner when it meets one
+REFRESH_SECONDS = 2.0  # so long a process may not know an epoch that another one made; it asks sooner when it meets one
 FIRST_RETRY_SECONDS = 0.5
 LONGEST_RETRY_SECONDS = 30.0  # "back to normal in under 30 s", after whatever outage
 
 log = telemetry.logger(__name__)
+
+
+class WrappedEpoch(Protocol):
+    """A row of pii_keyring."""
+
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def purpose(self) -> KeyPurpose: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def kms_version(self) -> str: ...
+    @property
+    def wrapped(self) -> bytes: ...
+    @property
+    def commitment(self) -> bytes: ...
+
+
 _random = SystemRandom()
 
 
@@ -49,7 +68,7 @@ async def load(db: Db, kms: Kms, keyring: Keyring) -> None:
             if secret is None or not _is_committed(secret, row):
                 if isinstance(problem, KmsUnavailable):
                     raise problem  # asked a moment ago: do not wait for its time-out again
-                secret = await _unwrap(kms, row)
+                secret = await open_epoch(kms, row)
         except (KmsUnavailable, KmsRefused) as error:
             unopened.append(row.epoch)
             problem = error
@@ -126,9 +145,7 @@ async def _create(db: Db, kms: Kms, missing: Sequence[tuple[KeyPurpose, int]]) -
     epochs: list[NewEpoch] = []
     for purpose, version in missing:
         secret = os.urandom(KEY_BYTES)
-        wrapped = await kms.wrap(secret, _context(purpose, version))
-        commitment = epoch_commitment(secret, purpose, version)
-        epochs.append(NewEpoch(purpose, version, uri, wrapped.key_version, wrapped.ciphertext, commitment))
+        epochs.append(await wrapped_epoch(kms, uri, secret, purpose, version))
     async with db.begin() as tx:
         await queries.lock_keyring(tx)
         created = await queries.add_epochs(tx, epochs=epochs)
@@ -136,7 +153,15 @@ async def _create(db: Db, kms: Kms, missing: Sequence[tuple[KeyPurpose, int]]) -
         log.info("keyring_epoch_created", epoch=epoch)
 
 
-async def _unwrap(kms: Kms, row: EpochRow) -> bytes:
+async def wrapped_epoch(kms: Kms, uri: str, secret: bytes, purpose: KeyPurpose, version: int) -> NewEpoch:
+    """The epoch as it is stored. Raises KmsUnavailable and KmsRefused."""
+    wrapped = await kms.wrap(secret, _context(purpose, version))
+    commitment = epoch_commitment(secret, purpose, version)
+    return NewEpoch(purpose, version, uri, wrapped.key_version, wrapped.ciphertext, commitment)
+
+
+async def open_epoch(kms: Kms, row: WrappedEpoch) -> bytes:
+    """The epoch's secret. Raises KmsUnavailable, and KmsRefused also when the KMS opens something else."""
     unwrapped = await kms.unwrap(row.wrapped, _context(row.purpose, row.version), row.kms_version)
     secret = unwrapped.plaintext
     if len(secret) != KEY_BYTES or not _is_committed(secret, row):
@@ -144,7 +169,7 @@ async def _unwrap(kms: Kms, row: EpochRow) -> bytes:
     return secret
 
 
-def _is_committed(secret: bytes, row: EpochRow) -> bool:
+def _is_committed(secret: bytes, row: WrappedEpoch) -> bool:
     return hmac.compare_digest(epoch_commitment(secret, row.purpose, row.version), row.commitment)
 
 
