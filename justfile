@@ -188,6 +188,16 @@ keys-rewrap *args:
 keys-retire *args:
     usercore keys-retire "$@"
 
+# Print the public keys that verify receipts and certificates
+[group('keys')]
+public-keys:
+    usercore public-keys
+
+# Verify a consent receipt: receipt-verify FILE --keys KEYS
+[group('keys')]
+receipt-verify *args:
+    usercore receipt-verify "$@"
+
 # Look at the machine and the stack, and say what to do about what is wrong
 [group('operate')]
 doctor *args:

@@ -12,6 +12,12 @@ values
     (:consent.id, :user_id, :consent.consent_type, :consent.version, :consent.granted, :consent.ip_addr::text::inet,
      :consent.granted_at, :consent.revoked_at, :at);
 
+-- name: get_consent
+-- One row, if it is this user's.
+select c.id, c.consent_type, c.version, c.granted, host(c.ip_addr) as ip_addr, c.granted_at, c.revoked_at
+from user_consents c
+where c.user_id = :user_id and c.id = :id;
+
 -- name: list_current
 -- The latest word on each type.
 select distinct on (c.consent_type)

@@ -75,6 +75,14 @@ async def owner(database: DatabaseUrls) -> AsyncGenerator[Conn]:
     await conn.close()
 
 
+@pytest_asyncio.fixture
+async def operator(database: DatabaseUrls) -> AsyncGenerator[Db]:
+    """Connects as the owner of the tables."""
+    db = await Db.connect(database.owner, min_size=1, max_size=4)
+    yield db
+    await db.close()
+
+
 @pytest.fixture(scope="session")
 def shared_database(postgres: Postgres, admin: psycopg.Connection, template: str) -> Generator[DatabaseUrls]:
     """One clone for all tests that leave nothing behind."""

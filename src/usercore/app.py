@@ -140,7 +140,9 @@ async def api(parts: Parts) -> AsyncGenerator[tuple[Edge, Edge]]:
     health = Health(db, keyring, redis, settings.kafka_brokers, parts.archive)
     metrics.before_render(lambda: _show_pool(db))
     reader = ProfileReader(batcher, keyring)
-    service = Service(db, keyring, reader, parts.kyc, parts.artifacts, settings.hold_sources, parts.archive)
+    service = Service(
+        db, keyring, reader, parts.kyc, parts.artifacts, settings.hold_sources, parts.archive, settings.controller_name
+    )
     limiter = Limiter(redis)
 
     async def count_patch(subject: str) -> Verdict:

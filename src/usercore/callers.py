@@ -38,6 +38,8 @@ class Service(Struct, frozen=True):
     hold_sources: Mapping[str, str]
     """Whose holds a calling service places, by its client id."""
     archive: ClickHouse | None
+    controller: str
+    """Who answers for the data, as receipts and certificates name it."""
 
 
 def actor(request: EdgeRequest, service: Service) -> Actor:

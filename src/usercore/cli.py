@@ -35,6 +35,8 @@ COMMANDS = {
     "keys-rotate": "keys",
     "keys-rewrap": "keys",
     "keys-retire": "keys",
+    "public-keys": "signatures",
+    "receipt-verify": "signatures",
     "vendors": "vendors",
     "vendor-check": "vendors",
     "new-vendor": "vendors",

@@ -4,7 +4,7 @@
     ├── ApiError                      has a status and a code; the edge answers it as a problem
     │   ├── InvalidRequest 400 ── MalformedBody, MalformedWebhook, InvalidCursor
     │   ├── Unauthenticated 401, Forbidden 403
-    │   ├── NotFound 404 ── UserNotFound, CaseNotFound
+    │   ├── NotFound 404 ── UserNotFound, CaseNotFound, ConsentNotFound
     │   ├── MethodNotAllowed 405, VersionMismatch 412, BodyTooLarge 413, UnsupportedMediaType 415
     │   ├── Conflict 409 ── IdempotencyInProgress, IdentityLocked, AccountNotActive, ConsentNotGranted, PiiUnavailable,
     │   │   ProfileIncomplete, KycTierNotNext, KycTierReached, KycResubmitNotAllowed, KycAttemptsExhausted, CaseChanged,
@@ -18,7 +18,7 @@
     ├── NoRow                         a statement that promises a row had none
     ├── NetworkInTransaction          a bug: the network was used while a transaction was open
     ├── SettingsError                 the environment is not good enough to start with
-    └── KeyInUse, KmsUnavailable, KmsRefused
+    └── SignatureRefused, KeyInUse, KmsUnavailable, KmsRefused
 
 The first line of an ApiError's docstring is its title, the rest its default detail. Nothing in an error may come from a
 request, a row or a vendor: they reach clients and logs.
@@ -180,6 +180,12 @@ class CaseNotFound(NotFound):
     """Case not found."""
 
     code = "case_not_found"
+
+
+class ConsentNotFound(NotFound):
+    """Consent not found."""
+
+    code = "consent_not_found"
 
 
 class MethodNotAllowed(ApiError):
@@ -501,6 +507,10 @@ class SettingsError(UsercoreError):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("; ".join(problems))
         self.problems: list[str] = list(problems)
+
+
+class SignatureRefused(UsercoreError):
+    """A signed document is not what it says; the message says why."""
 
 
 class KeyInUse(UsercoreError):

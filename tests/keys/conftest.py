@@ -6,9 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
-from tests.databases import DatabaseUrls
 from usercore.db import Db
 from usercore.pii.keyring import Keyring
 from usercore.pii.keystore import keep_loaded, load
@@ -32,14 +30,6 @@ def kms_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def kms(kms_file: Path) -> Kms:
     return open_kms(f"local://{kms_file}")
-
-
-@pytest_asyncio.fixture
-async def operator(database: DatabaseUrls) -> AsyncGenerator[Db]:
-    """Connects as the owner of the tables."""
-    db = await Db.connect(database.owner, min_size=1, max_size=4)
-    yield db
-    await db.close()
 
 
 @pytest.fixture

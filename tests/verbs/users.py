@@ -333,6 +333,12 @@ CASES = [
         after(create, consent(granted=True)),
     ),
     Case(
+        "consents.get_receipt",
+        "of another's",
+        lambda w, s: consents.get_receipt(w.db, w.keyring, s.user, s.key, "Example Broking Ltd"),
+        after(create, consent(granted=True)),
+    ),
+    Case(
         "prefs.replace_prefs",
         "others",
         replace_prefs,

@@ -9,12 +9,14 @@ from msgspec.structs import replace
 
 from usercore.consents import queries
 from usercore.consents.queries import Consent, ConsentType
+from usercore.consents.receipts import Receipt, receipt
 from usercore.db import Conn, Db
-from usercore.errors import ConsentNotGranted
+from usercore.errors import ConsentNotFound, ConsentNotGranted
 from usercore.events import new_event_id, now
 from usercore.idempotency import Answer, Attempt, claim, keep
 from usercore.outbox import Actor, Change, record
 from usercore.pii.keyring import Keyring
+from usercore.signatures import sign
 from usercore.users.actions import get_version, lock_user, refuse_inactive
 
 
@@ -24,6 +26,13 @@ class GiveConsent(Struct, frozen=True, forbid_unknown_fields=True):
     consent_type: ConsentType
     version: Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+\Z")]
     granted: bool
+
+
+class SignedReceipt(Struct, frozen=True):
+    """`jws` signs the JSON of `receipt`: verified alone, with the public key of the `kid` in its header."""
+
+    receipt: Receipt
+    jws: str
 
 
 async def give_consent(
@@ -71,3 +80,14 @@ async def list_consents(db: Db, user_id: UUID, *, history: bool) -> list[Consent
     await get_version(db, user_id)
     async with db.read() as conn:
         return await (queries.list_history if history else queries.list_current)(conn, user_id=user_id)
+
+
+async def get_receipt(db: Db, keyring: Keyring, user_id: UUID, consent_id: UUID, controller: str) -> SignedReceipt:
+    """Raises UnknownUser, AccountErased, ConsentNotFound and KeysUnavailable."""
+    await get_version(db, user_id)
+    async with db.read() as conn:
+        consent = await queries.get_consent(conn, user_id=user_id, id=consent_id)
+    if consent is None:
+        raise ConsentNotFound
+    made = receipt(consent, user_id, controller, now())
+    return SignedReceipt(made, sign(keyring, "consent-receipt", made))

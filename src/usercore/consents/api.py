@@ -5,7 +5,7 @@ from uuid import UUID
 
 from litestar import get, post
 from litestar.di import NamedDependency
-from litestar.params import FromQuery, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import Struct
 
 from usercore import callers
@@ -13,11 +13,13 @@ from usercore.answers import JsonAnswer
 from usercore.callers import Service
 from usercore.calls import EdgeRequest, principal
 from usercore.consents import actions
-from usercore.consents.actions import GiveConsent
+from usercore.consents.actions import GiveConsent, SignedReceipt
 from usercore.consents.queries import Consent
+from usercore.consents.receipts import receipt
 from usercore.errors import (
     AccountErased,
     AccountNotActive,
+    ConsentNotFound,
     ConsentNotGranted,
     IdempotencyInProgress,
     IdempotencyMismatch,
@@ -115,4 +117,35 @@ async def list_consents(
     )
 
 
-ROUTES = (give_consent, list_consents)
+@get(
+    "/v1/me/consents/{consent_id:uuid}/receipt",
+    **operation(
+        Access.USER,
+        "getConsentReceipt",
+        summary="The signed receipt of a grant or a withdrawal",
+        tag="consents",
+        description="In the shape of ISO/IEC TS 27560:2023. `jws` signs the receipt (RFC 7515, Ed25519): whoever has "
+        "our public keys verifies it without us.",
+        errors=[AccountErased, ConsentNotFound, KeysUnavailable],
+        response=SignedReceipt(
+            receipt(_CONSENT, UUID("6f0c1f2e-3a4b-4c5d-8e9f-0a1b2c3d4e5f"), "Example Broking Ltd", _CONSENT.granted_at),
+            "eyJhbGciOiJFZERTQSIsImtpZCI6ImNvbnNlbnQtcmVjZWlwdC0xIiwidHlwIjoiY29uc2VudC1yZWNlaXB0In0.e30.c2ln",
+        ),
+    ),
+)
+async def get_receipt(
+    request: EdgeRequest,
+    consent_id: FromPath[UUID],
+    service: NamedDependency[Service],
+) -> SignedReceipt:
+    actor = callers.actor(request, service)
+    user_id = principal(request).sub
+    return await callers.on_first_call(
+        request,
+        service,
+        actor,
+        lambda: actions.get_receipt(service.db, service.keyring, user_id, consent_id, service.controller),
+    )
+
+
+ROUTES = (give_consent, list_consents, get_receipt)

@@ -34,6 +34,10 @@ async def add_consent(conn: Conn, *, user_id: UUID, consent: Consent, at: dateti
 
 
 @sql
+async def get_consent(conn: Conn, *, user_id: UUID, id: UUID) -> Consent | None: ...
+
+
+@sql
 async def list_current(conn: Conn, *, user_id: UUID) -> list[Consent]: ...
 
 

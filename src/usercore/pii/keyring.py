@@ -177,6 +177,12 @@ class Keyring:
             raise KeysUnavailable
         return wanted, seed
 
+    def signing_seeds(self, label: bytes) -> list[tuple[int, bytes]]:
+        """Ed25519 seeds for documents of one kind, with their versions, the one that signs now first."""
+        self.active("audit_signing")
+        live = [epoch for epoch in self._epochs.values() if epoch.purpose == "audit_signing"]
+        return [(epoch.version, derive(epoch.secret, epoch.purpose, label)) for epoch in live]
+
     def token_key(self, label: bytes) -> bytes:
         """32 bytes for cursors, fingerprints and the like: one key a label, new ones when `tokens` is rotated."""
         return self.token_keys(label)[0]
