@@ -74,7 +74,7 @@ class PlainReader(ProfileReader):
 def unaudited(parts: Parts) -> Edge:
     """The handler of GET /v1/me behind the same edge, with a plain select."""
     reader = PlainReader(parts.db, parts.keyring)
-    service = Service(parts.db, parts.keyring, reader, parts.kyc, parts.artifacts, {}, None, "bench")
+    service = Service(parts.db, parts.keyring, reader, parts.kyc, parts.artifacts, {}, None, {}, "bench")
 
     async def ready() -> Readiness:
         return Readiness("ready", {})

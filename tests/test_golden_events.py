@@ -30,6 +30,7 @@ from usercore.events import (
     AuthCreated,
     UserClosed,
     UserCreated,
+    UserErased,
     UserEvent,
     UserFrozen,
     UserKycInitiated,
@@ -89,6 +90,9 @@ EXAMPLES: Mapping[str, UserEvent] = {
     ),
     "user.closed.v1-1.json": UserClosed(
         event_id=EVENT, occurred_at=AT, user_id=USER, version=6, reason="user_request", actor_id=ADMIN
+    ),
+    "user.erased.v1-1.json": UserErased(
+        event_id=EVENT, occurred_at=AT, user_id=USER, version=7, reason="user_request", actor_id=ADMIN
     ),
     "user.suspended.v1-1.json": UserSuspended(
         event_id=EVENT, occurred_at=AT, user_id=USER, version=4, reason="kyc_overdue", actor_id=None

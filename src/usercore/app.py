@@ -23,6 +23,7 @@ from usercore.clickhouse import ClickHouse
 from usercore.consents import api as consents_api
 from usercore.db import Db
 from usercore.edge import Edge
+from usercore.erasure import api as erasure_api
 from usercore.health import Health
 from usercore.kyc.actions import Rules, TierRules
 from usercore.lookup import api as lookup_api
@@ -59,6 +60,7 @@ HANDLERS = (
     *reviews_api.ROUTES,
     *artifacts_api.ROUTES,
     *accounts_api.ROUTES,
+    *erasure_api.ROUTES,
     *lookup_api.ROUTES,
     *audit_api.ROUTES,
 )
@@ -141,7 +143,15 @@ async def api(parts: Parts) -> AsyncGenerator[tuple[Edge, Edge]]:
     metrics.before_render(lambda: _show_pool(db))
     reader = ProfileReader(batcher, keyring)
     service = Service(
-        db, keyring, reader, parts.kyc, parts.artifacts, settings.hold_sources, parts.archive, settings.controller_name
+        db,
+        keyring,
+        reader,
+        parts.kyc,
+        parts.artifacts,
+        settings.hold_sources,
+        parts.archive,
+        settings.retention,
+        settings.controller_name,
     )
     limiter = Limiter(redis)
 

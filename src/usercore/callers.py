@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -38,6 +39,8 @@ class Service(Struct, frozen=True):
     hold_sources: Mapping[str, str]
     """Whose holds a calling service places, by its client id."""
     archive: ClickHouse | None
+    periods: Mapping[str, timedelta]
+    """How long each retention class is kept, where the settings say otherwise than the law."""
     controller: str
     """Who answers for the data, as receipts and certificates name it."""
 

@@ -8,7 +8,7 @@
     │   ├── MethodNotAllowed 405, VersionMismatch 412, BodyTooLarge 413, UnsupportedMediaType 415
     │   ├── Conflict 409 ── IdempotencyInProgress, IdentityLocked, AccountNotActive, ConsentNotGranted, PiiUnavailable,
     │   │   ProfileIncomplete, KycTierNotNext, KycTierReached, KycResubmitNotAllowed, KycAttemptsExhausted, CaseChanged,
-    │   │   CaseNotInReview, SecondReviewerRequired, IdentityConflict
+    │   │   CaseNotInReview, SecondReviewerRequired, IdentityConflict, LegalHold
     │   ├── AccountErased 410
     │   ├── ValidationFailed 422 ── EmailManagedByAuth, IdempotencyMismatch
     │   ├── RateLimited 429
@@ -346,6 +346,15 @@ class IdentityConflict(Conflict):
     """
 
     code = "identity_conflict"
+
+
+class LegalHold(Conflict):
+    """Legal hold.
+
+    A court order is open on this account: nothing of it may be erased before it is lifted.
+    """
+
+    code = "legal_hold"
 
 
 # 412, 413, 415 --------------------------------------------------------------------------------------------------------

@@ -112,6 +112,14 @@ class UserClosed(UserEvent, frozen=True, kw_only=True):
     actor_id: UUID | None
 
 
+class UserErased(UserEvent, frozen=True, kw_only=True):
+    topic: ClassVar[str] = "user.erased.v1"
+
+    event_type: Literal["user.erased.v1"] = "user.erased.v1"
+    reason: str
+    actor_id: UUID | None
+
+
 class UserVerified(UserEvent, frozen=True, kw_only=True):
     topic: ClassVar[str] = "user.verified.v1"
 
@@ -155,6 +163,7 @@ PUBLISHED: tuple[type[UserEvent], ...] = (
     UserUnfrozen,
     UserSuspended,
     UserClosed,
+    UserErased,
     UserKycInitiated,
     UserKycUpdated,
 )

@@ -125,11 +125,15 @@ async def get_backlog(conn: Conn) -> Backlog: ...
 async def take_consumed(conn: Conn) -> None: ...
 
 
-async def record(tx: Conn, *changes: Change, actor: Actor) -> None:
-    """Write the audit row of each change, and the outbox row of each that carries an event, in one round trip."""
+async def record(tx: Conn, *changes: Change, actor: Actor) -> list[UUID]:
+    """Write the audit row of each change, and the outbox row of each that carries an event, in one round trip.
+
+    Returns the ids of the audit rows.
+    """
     records = records_of(changes, actor)
     with counted(len(records.audit)):
         await add_records(tx, audit=records.audit, events=records.events)
+    return [row.event_id for row in records.audit]
 
 
 class Records(Struct, frozen=True):

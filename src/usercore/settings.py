@@ -170,7 +170,7 @@ def load(environ: Mapping[str, str], dotenv: Path | None = None) -> Settings:
         pii_encryption_key_id=reader.url("PII_ENCRYPTION_KEY_ID", KMS_SCHEMES, required=True) or "",
         pii_cipher=reader.choice("PII_CIPHER", CipherName, "cryptography"),
         retention=reader.retention(),
-        controller_name=reader.text("CONTROLLER_NAME") or reader.text("PUBLIC_URL") or "usercore",
+        controller_name=reader.text("CONTROLLER_NAME") or "usercore",
         jwt_jwks_url=reader.url("JWT_JWKS_URL", ("https", "http") if dev else ("https",)),
         jwt_public_key_file=key_file,
         jwt_issuer=reader.text("JWT_ISSUER", required=True) or "",

@@ -20,6 +20,8 @@ from usercore.checkpoints import Publisher
 from usercore.clickhouse import ClickHouse
 from usercore.consumer import AuthConsumer
 from usercore.db import Db
+from usercore.erased.actions import Erasing, finish_open
+from usercore.erasure.actions import erase_forgotten, fall_due, replay
 from usercore.errors import ServiceUnavailable
 from usercore.events import now
 from usercore.idempotency import take_expired
@@ -61,6 +63,9 @@ LOOK_EVERY_S = 60.0
 REWRAPS_PER_S = 2000
 """A tenth of what a worker can do: nobody should notice."""
 REWRAP_EVERY_S = 60.0
+
+ERASE_EVERY_S = 5.0
+REPLAY_EVERY_S = 3600.0
 
 Loop = Callable[[Parts, asyncio.Event], Awaitable[None]]
 
@@ -191,6 +196,24 @@ async def rewrap_keys(parts: Parts, stop: asyncio.Event) -> None:
     await loops.every(REWRAP_EVERY_S, once, stop)
 
 
+async def erase_people(parts: Parts, stop: asyncio.Event) -> None:
+    """Goes on with erasures that are not complete, erases what falls due, and hourly whom a backup brought back."""
+    work = Erasing(parts.kyc, parts.artifacts, parts.settings.retention, parts.settings.controller_name)
+    replayed_at = -math.inf
+
+    async def once() -> None:
+        nonlocal replayed_at
+        if time.monotonic() - replayed_at > REPLAY_EVERY_S:
+            await replay(work)
+            replayed_at = time.monotonic()
+        while not stop.is_set() and await finish_open(work):
+            pass
+        while not stop.is_set() and (await fall_due(work, now()) or await erase_forgotten(work, now())):
+            pass
+
+    await loops.every(ERASE_EVERY_S, once, stop)
+
+
 async def watch(parts: Parts, stop: asyncio.Event) -> None:
     """Gauges that need a look at the database."""
 
@@ -218,6 +241,7 @@ LOOPS: Mapping[str, Loop] = {
     "retirement": retire_months,
     "pruning": prune,
     "rewrap": rewrap_keys,
+    "erasures": erase_people,
     "gauges": watch,
 }
 

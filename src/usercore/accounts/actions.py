@@ -242,17 +242,25 @@ async def close(
             user = await lock_user(tx, user_id)
             if user.status != "closed":
                 sealed = await _sealed(tx, keyring, user_id, pii.HOLD_NOTE, note)
-                await close_account(tx, user_id, asked.reason, sealed, actor, at)
-                case = await latest_case(tx, user_id)
-                if case is not None and case.status in OPEN:
-                    outcome = Outcome("expired", "account_closed")
-                    settled = await enter(tx, rules, await lock_user(tx, user_id), case, outcome, actor, at)
+                settled = await close_within(tx, rules, user_id, asked.reason, sealed, actor, at)
             answer = await _shown(tx, keyring, user_id, actor, key)
     except UnknownUser:
         raise UserNotFound from None
     if settled is not None:
         settled.count()
     return answer
+
+
+async def close_within(
+    tx: Conn, rules: Rules, user_id: UUID, reason: str, note: Sealed | None, actor: Actor, at: datetime
+) -> Settled | None:
+    """Close an account that is open, and its open case with it; what to count when that is committed."""
+    await close_account(tx, user_id, reason, note, actor, at)
+    case = await latest_case(tx, user_id)
+    if case is None or case.status not in OPEN:
+        return None
+    outcome = Outcome("expired", "account_closed")
+    return await enter(tx, rules, await lock_user(tx, user_id), case, outcome, actor, at)
 
 
 async def _shown(tx: Conn, keyring: Keyring, user_id: UUID, actor: Actor, key: Attempt | None) -> Answer:

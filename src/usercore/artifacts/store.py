@@ -42,6 +42,17 @@ class Store:
             end = min(start + READ, size)
             yield bytes(await _in_time(obstore.get_range_async(self._store, key, start=start, end=end)))
 
+    async def list(self, prefix: str, size: int) -> AsyncGenerator[list[str]]:
+        """The keys that begin so, up to `size` at a time. Raises ServiceUnavailable."""
+        outside_transaction()
+        pages = obstore.list(self._store, prefix, chunk_size=size)
+        while True:
+            try:
+                page = await _in_time(anext(pages))
+            except StopAsyncIteration:
+                return
+            yield [each["path"] for each in page]
+
     async def remove(self, key: str) -> None:
         """Raises ServiceUnavailable; nothing when it is not there."""
         outside_transaction()

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, cast
 
 import msgspec
 
 from usercore.pii import masks
 from usercore.pii.masks import Mask
 
-RetentionClass = Literal["identity", "contact", "kyc_evidence"]
+RetentionClass = Literal[
+    "identity", "contact", "kyc_evidence", "identity_locked", "contact_locked", "kyc_evidence_locked"
+]
+"""The locked ones are of erased people, whose data the law keeps: only keys have them, fields never."""
 Storage = Literal["clear", "sealed", "digest"]
 
 SERVICE = b"usercore"  # the first part of every AAD: keys shared with another service by mistake open nothing
@@ -18,6 +21,11 @@ SERVICE = b"usercore"  # the first part of every AAD: keys shared with another s
 def length_prefixed(*parts: bytes) -> bytes:
     """Joined so that no two lists of parts give the same bytes: two bytes of length, big endian, before each."""
     return b"".join(len(part).to_bytes(2, "big") + part for part in parts)
+
+
+def locked(retention: RetentionClass) -> RetentionClass:
+    """The class of keys that no ordinary read asks for."""
+    return cast("RetentionClass", f"{retention}_locked")
 
 
 class Field(msgspec.Struct, frozen=True):
@@ -136,6 +144,8 @@ _NOT_PERSONAL_COLUMNS: Mapping[str, str] = {
     "kyc_checks": "id case_id user_id kind status vendor completed_at valid_until",
     "kyc_artifacts": "id kyc_case_id attempt_id artifact_type state hash size media_type tries next_try_at "
     "given_up_for uploaded_at created_at",
+    "erasures": "user_id event_id reason actor_id erased_at keys_destroyed identity_until contact_until "
+    "kyc_evidence_until due_at listed_at vendors_told_at artifacts_gone_at next_try_at tries certificate",
     "webhook_inbox_keys": "day owner epoch wrapped",
     "webhook_inbox": "id vendor dedupe_key attempt_id authentic_body day state tries next_try_at request_id "
     "traceparent received_at applied_at",

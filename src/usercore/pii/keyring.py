@@ -111,11 +111,13 @@ class Keyring:
         wrapping = self._wrapping[epoch]
         return [wraps.wrap(wrapping, os.urandom(KEY_BYTES), user_id, each, version, epoch) for each in classes]
 
-    def rewrapped(self, row: UserKeyRow) -> UserKeyRow:
-        """The same data key under the active epoch. Raises as `unwrap` does, and KeysUnavailable."""
+    def rewrapped(self, row: UserKeyRow, retention: RetentionClass | None = None) -> UserKeyRow:
+        """The same data key under the active epoch, and another class. Raises as `unwrap` does, and KeysUnavailable."""
         epoch = self.active("user_keys").epoch
         data_key = self.unwrap(row.user_id, row)
-        return wraps.wrap(self._wrapping[epoch], data_key, row.user_id, row.retention_class, row.version, epoch)
+        return wraps.wrap(
+            self._wrapping[epoch], data_key, row.user_id, retention or row.retention_class, row.version, epoch
+        )
 
     def unlock(self, user_id: UUID, rows: Sequence[UserKeyRow]) -> "UserKeys":
         """Never fails: what is missing or does not open shows when a field asks for it."""
