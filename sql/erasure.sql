@@ -108,7 +108,7 @@ set identity_until = case when identity_until > :at then identity_until end,
     contact_until = case when contact_until > :at then contact_until end,
     kyc_evidence_until = case when kyc_evidence_until > :at then kyc_evidence_until end,
     keys_destroyed = keys_destroyed || :keys_destroyed::text::jsonb,
-    certificate = null, next_try_at = :at, tries = 0
+    certificate = null, next_try_at = now(), tries = 0
 where user_id = :user_id;
 
 -- name: list_forgotten
