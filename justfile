@@ -168,6 +168,16 @@ audit-reconcile *args:
 audit-prove *args:
     usercore audit-prove "$@"
 
+# Erase a person: user-erase ID --reason REASON; prints a plan, needs --execute
+[group('keys')]
+user-erase *args:
+    usercore user-erase "$@"
+
+# Verify a certificate of erasure: erasure-verify FILE --keys KEYS [--trail FOLDER]
+[group('keys')]
+erasure-verify *args:
+    usercore erasure verify "$@"
+
 # Show every key, its state and age, and what depends on it
 [group('keys')]
 keys-list *args:

@@ -291,6 +291,7 @@ CONTRACT_RECIPES = {
     "audit-verify",
     "audit-prove",
     "audit-reconcile",
+    "user-erase",
     "keys-list",
     "keys-rotate",
     "keys-rewrap",

@@ -31,6 +31,8 @@ COMMANDS = {
     "user-freeze": "accounts",
     "user-unfreeze": "accounts",
     "user-close": "accounts",
+    "user-erase": "erasure",
+    "erasure": "erasure",
     "keys-list": "keys",
     "keys-rotate": "keys",
     "keys-rewrap": "keys",

@@ -38,6 +38,9 @@ PSEUDONYMOUS: Mapping[str, str] = {
 """Tables that stay with the user's id alone, each with its rule."""
 
 
+WEEKLY = "goes with the key of its day, within a week"
+
+
 class PlanItem(Struct, frozen=True):
     """What becomes of one place; `until` is None for what goes now and for what stays without an end."""
 
@@ -89,6 +92,7 @@ def plan(kept: Mapping[RetentionClass, datetime | None], periods: Mapping[str, t
         elif classified.retention is not None:
             stays = _stays(table, column, classified.retention, kept)
             items.append(_item("postgres", f"{table}.{column}", classified.retention, stays, periods))
+    items.append(PlanItem("redis", "user:rate:*", None, "erase", None, "counters of an id, gone within an hour"))
     items.append(_item("artifacts", "kyc/*", "kyc_evidence", kept["kyc_evidence"], periods))
     return items
 
@@ -107,7 +111,8 @@ def _item(
     store: str, column: str, retention: RetentionClass, until: datetime | None, periods: Mapping[str, timedelta]
 ) -> PlanItem:
     if until is None:
-        return PlanItem(store, column, retention, "erase", None, "nothing keeps it")
+        weekly = column.startswith("webhook_inbox.")
+        return PlanItem(store, column, retention, "erase", None, WEEKLY if weekly else "no rule keeps it")
     return PlanItem(store, column, retention, "keep", until, rule_of(retention, periods))
 
 
