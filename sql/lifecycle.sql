@@ -11,10 +11,11 @@ on conflict (source_event_id) do nothing
 returning true;
 
 -- name: has_open_freeze
--- Whether a party has the account frozen already.
+-- Whether a party has the account frozen already, for this reason or, with none, for any.
 select exists (
     select from account_holds h
     where h.user_id = :user_id and h.source = :source and h.effect = 'freeze' and h.lifted_at is null
+        and (:reason::text is null or h.reason = :reason)
 );
 
 -- name: take_holds

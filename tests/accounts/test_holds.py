@@ -52,7 +52,7 @@ async def test_two_parties_freeze_and_one_lifts(client: Client, owner: Conn) -> 
     risk, wallet, other = party(client, "risk-engine"), party(client, "wallet-service"), party(client, "reports")
     assert await status_after(await does(risk, asha, "freeze", **SUSPECTED)) == "frozen"
     assert await status_after(await does(wallet, asha, "freeze", reason="risk_review")) == "frozen"
-    assert await status_after(await does(risk, asha, "freeze", reason="court_order")) == "frozen"
+    assert await status_after(await does(risk, asha, "freeze", reason="risk_review")) == "frozen"
     assert await status_after(await does(other, asha, "unfreeze", **CLEARED)) == "frozen"
     assert await status_after(await does(risk, asha, "unfreeze", **CLEARED)) == "frozen"
     assert await status_after(await does(wallet, asha, "unfreeze", **CLEARED)) == "pending"

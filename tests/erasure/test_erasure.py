@@ -162,3 +162,36 @@ async def test_the_plan_is_kept_to_for_every_column_of_the_registry(client: Clie
     await erase(desk, asha.id)
     kept = {item["column"] for item in plan if item["action"] == "keep"}
     assert set(await left_of(owner, asha.id)) <= kept
+
+
+async def test_a_legal_request_alone_opens_what_the_law_keeps_and_is_recorded(world: World, owner: Conn) -> None:
+    asha = await world.person()
+    await world.verified(asha, "tier_1")
+    pan = (await asha.get()).json()["profile"]["pan_number"]
+    court = world.client.user(scope="admin pii:read", client_id="court-liaison")
+    assert (await erase(court, asha.id)).status == 200
+    path = f"/internal/users/{asha.id}?reveal=pan_number,phone"
+    for purpose in ("support", "compliance", "fraud_investigation", "operations"):
+        assert (await court.get(f"{path}&purpose={purpose}")).code == "account_erased"
+    assert (await court.get(f"/internal/users/{asha.id}")).code == "account_erased"
+    without = world.client.user(scope="admin")
+    assert (await without.get(f"{path}&purpose=legal_request")).status == 403
+    reply = await court.get(f"{path}&purpose=legal_request")
+    assert reply.status == 200, reply.body
+    profile = reply.json()["profile"]
+    assert (profile["pan_number"], profile["phone"], profile["email"]) == (pan, None, None)
+    assert profile["first_name"] not in (None, "Asha")
+    row = await owner.fetchrow(
+        "select recipient, purpose::text, fields from pii_disclosures where user_id = $1 order by at desc limit 1",
+        asha.id,
+    )
+    assert row is not None
+    assert tuple(row) == ("court-liaison", "legal_request", ["pan_number", "phone"])
+
+
+async def test_a_court_order_counts_also_of_a_party_that_froze_the_account_before(client: Client, desk: Person) -> None:
+    asha = await a_user(client)
+    path = f"/internal/users/{asha.id}"
+    for reason in ("suspected_fraud", "court_order", "court_order"):
+        assert (await desk.send("POST", f"{path}/freeze", json={"reason": reason})).status == 200
+    assert (await erase(desk, asha.id)).code == "legal_hold"

@@ -26,7 +26,7 @@ from usercore.pii import classification as pii
 from usercore.pii import validators
 from usercore.pii.keyring import Keyring
 from usercore.pii.sealed import Sealed
-from usercore.profiles.actions import MEMBERS, READ_MASKED, Me, ProfileReader, keys_of, mask, open_me
+from usercore.profiles.actions import MEMBERS, READ_MASKED, Me, ProfileReader, keys_of, mask, open_kept, open_me
 from usercore.users.actions import UnknownUser, get_version, lock_user, refuse_erased
 
 FreezeReason = Literal[
@@ -108,7 +108,8 @@ async def get_user(
 ) -> Me:
     """The user, masked; `fields` are shown in clear for the purpose. Recorded before anything is shown.
 
-    Raises UserNotFound, AccountErased, AuditUnavailable and ValidationFailed.
+    Of an erased person a legal request alone sees what the law keeps. Raises UserNotFound, AccountErased,
+    AuditUnavailable and ValidationFailed.
     """
     if not MEMBERS.issuperset(fields):
         error = FieldError("/query/reveal", "unknown_field", f"Any of {', '.join(sorted(MEMBERS))}.")
@@ -118,9 +119,10 @@ async def get_user(
             me, _ = await reader.read(user_id, actor, READ_MASKED)
             return mask(me, ())
         async with db.begin() as tx:
-            await lock_user(tx, user_id)
+            by_law = purpose == "legal_request"
+            await lock_user(tx, user_id, by_law=by_law)
             await reveal(tx, user_id, sorted(fields), purpose, actor, resource="user_profiles")
-            me = await open_me(tx, keyring, user_id)
+            me = await (open_kept if by_law else open_me)(tx, keyring, user_id)
         return mask(me, fields)
     except UnknownUser:
         raise UserNotFound from None
@@ -184,7 +186,8 @@ async def freeze(
                 user = await lock_user(tx, user_id)
                 if user.status == "closed":
                     raise InvalidTransition(members={"from": "closed", "to": "frozen"})
-                if not await is_frozen_by(tx, user_id, source):
+                # A court order is a hold of its own, also of a party that has one: it keeps a person from being erased.
+                if not await is_frozen_by(tx, user_id, source, asked.reason if asked.reason == "court_order" else None):
                     hold = NewHold(
                         id=new_event_id(),
                         user_id=user_id,

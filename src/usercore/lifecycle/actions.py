@@ -120,9 +120,9 @@ async def activate(tx: Conn, user_id: UUID, actor: Actor, at: datetime) -> None:
     await _derive_again(tx, active, actor, at, *lifted, reason="user_verified", source="kyc")
 
 
-async def is_frozen_by(tx: Conn, user_id: UUID, source: str) -> bool:
-    """Whether a party has a hold that freezes the account."""
-    return await queries.has_open_freeze(tx, user_id=user_id, source=source)
+async def is_frozen_by(tx: Conn, user_id: UUID, source: str, reason: str | None = None) -> bool:
+    """Whether a party has a hold that freezes the account, for this reason or, with none, for any."""
+    return await queries.has_open_freeze(tx, user_id=user_id, source=source, reason=reason)
 
 
 async def lift_holds(

@@ -28,6 +28,12 @@ def locked(retention: RetentionClass) -> RetentionClass:
     return cast("RetentionClass", f"{retention}_locked")
 
 
+def base(retention: RetentionClass) -> RetentionClass:
+    """The class of the fields that a locked key sealed; of a key that is not locked one that no field has."""
+    found = retention.removesuffix("_locked")
+    return cast("RetentionClass", found if found != retention else f"not locked: {retention}")
+
+
 class Field(msgspec.Struct, frozen=True):
     """A column whose values are sealed: at rest, or (storage `clear`) only where an audit row copies them."""
 

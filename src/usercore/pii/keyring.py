@@ -18,7 +18,7 @@ from Crypto.Protocol.KDF import HKDF
 from usercore.errors import KeysUnavailable, OpenFailed
 from usercore.pii import wraps
 from usercore.pii.cipher import KEY_BYTES, Cipher, CipherFactory, CryptographyCipher
-from usercore.pii.classification import FIELDS, SERVICE, Field, RetentionClass, length_prefixed
+from usercore.pii.classification import FIELDS, SERVICE, Field, RetentionClass, base, length_prefixed
 from usercore.pii.sealed import HEADER_BYTES, SMALLEST_SEALED, Plain, Sealed, header, key_version, seal, unseal
 from usercore.pii.wraps import UserKeyRow
 
@@ -119,9 +119,14 @@ class Keyring:
             self._wrapping[epoch], data_key, row.user_id, retention or row.retention_class, row.version, epoch
         )
 
-    def unlock(self, user_id: UUID, rows: Sequence[UserKeyRow]) -> "UserKeys":
-        """Never fails: what is missing or does not open shows when a field asks for it."""
-        return UserKeys(self, user_id, rows)
+    def unlock(self, user_id: UUID, rows: Sequence[UserKeyRow], *, by_law: bool = False) -> "UserKeys":
+        """Never fails: what is missing or does not open shows when a field asks for it.
+
+        `by_law` takes the locked keys of an erased person instead: for a legal request, and for nothing else.
+        """
+        if by_law:
+            return UserKeys(self, user_id, {(base(row.retention_class), header(row.version)): row for row in rows})
+        return UserKeys(self, user_id, {(row.retention_class, header(row.version)): row for row in rows})
 
     def forget(self) -> None:
         """Drop the users' data keys that were opened lately: none outlives its wrap by more than one refresh."""
@@ -219,12 +224,12 @@ class UserKeys:
 
     __slots__ = ("_keyring", "_opened", "_rows", "_user", "user_id")
 
-    def __init__(self, keyring: Keyring, user_id: UUID, rows: Sequence[UserKeyRow]) -> None:
+    def __init__(self, keyring: Keyring, user_id: UUID, rows: dict[tuple[RetentionClass, bytes], UserKeyRow]) -> None:
+        """`rows` by class and header: what a sealed field says of its key is looked up as it stands."""
         self.user_id = user_id
         self._keyring = keyring
         self._user = user_id.bytes
-        # By class and header: what a sealed field says of its key is looked up as it stands.
-        self._rows = {(row.retention_class, header(row.version)): row for row in rows}
+        self._rows = rows
         self._opened: dict[tuple[RetentionClass, bytes], Cipher] = {}
 
     def newest_version(self, retention: RetentionClass) -> int:

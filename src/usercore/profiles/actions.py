@@ -35,6 +35,7 @@ __all__ = [
     "keys_of",
     "list_empty",
     "mask",
+    "open_kept",
     "open_me",
     "open_profile",
     "read_batch",
@@ -295,3 +296,11 @@ async def list_empty(tx: Conn, user_id: UUID, names: Sequence[str]) -> list[str]
 async def open_me(conn: Conn, keyring: Keyring, user_id: UUID) -> Me:
     """A user in clear, for verbs that show some of it; they record that they do. Raises UnknownUser, AccountErased."""
     return profiles.open_me(await _get_profile(conn, user_id), keyring)
+
+
+async def open_kept(conn: Conn, keyring: Keyring, user_id: UUID) -> Me:
+    """What the law keeps of an erased person, in clear, for a legal request. Raises UnknownUser."""
+    row = await queries.get_profile(conn, user_id=user_id)
+    if row is None:
+        raise UnknownUser
+    return profiles.open_me(row, keyring, by_law=row.erased_at is not None)

@@ -107,10 +107,10 @@ FIELDS = {
 """The sealed fields of a profile; their columns are the name and `_enc`."""
 
 
-def open_me(row: ProfileRow, keyring: Keyring) -> Me:
-    """The user of a row, opened; masked as a whole when one of its fields does not open."""
+def open_me(row: ProfileRow, keyring: Keyring, *, by_law: bool = False) -> Me:
+    """The user of a row, opened; masked as a whole when one of its fields does not open. `by_law`: see Keyring."""
     try:
-        profile = opened(row, keys_of_row(keyring, row))
+        profile = opened(row, keyring.unlock(row.id, key_rows(row.id, row), by_law=by_law))
         masked = False
     except OpenFailed as failure:
         log.error("pii_open_failed", user_id=row.id, reason=failure.reason)

@@ -104,12 +104,13 @@ async def get_version(db: Db, user_id: UUID) -> int:
     return row.version
 
 
-async def lock_user(tx: Conn, user_id: UUID) -> UserRow:
-    """The user, held until the transaction ends. Raises UnknownUser and AccountErased."""
+async def lock_user(tx: Conn, user_id: UUID, *, by_law: bool = False) -> UserRow:
+    """The user, held until the transaction ends. Raises UnknownUser and, unless `by_law`, AccountErased."""
     user = await queries.lock_user(tx, user_id=user_id)
     if user is None:
         raise UnknownUser
-    refuse_erased(user)
+    if not by_law:
+        refuse_erased(user)
     return user
 
 
