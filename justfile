@@ -168,6 +168,11 @@ audit-reconcile *args:
 audit-prove *args:
     usercore audit-prove "$@"
 
+# Write all that there is of a person: user-export ID --output FILE.html --purpose PURPOSE
+[group('keys')]
+user-export *args:
+    usercore user-export "$@"
+
 # Erase a person: user-erase ID --reason REASON; prints a plan, needs --execute
 [group('keys')]
 user-erase *args:

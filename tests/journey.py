@@ -133,6 +133,8 @@ class Journey:
         assert (await self.zyx.send("POST", "/v1/me/consents", json=said, headers=headers)).status == 422
         for history in ("true", "false"):
             assert (await self.zyx.get(f"/v1/me/consents?history={history}")).status == 200
+        for format in ("json", "html"):
+            assert (await self.zyx.get(f"/v1/me/export?format={format}")).status == 200
         for consent in (await self.zyx.get("/v1/me/consents?history=true")).json()["items"]:
             assert (await self.zyx.get(f"/v1/me/consents/{consent['id']}/receipt")).status == 200
         prefs = dict.fromkeys(("email_trade_fills", "email_deposits", "email_withdrawals", "push_enabled"), False)

@@ -292,6 +292,7 @@ CONTRACT_RECIPES = {
     "audit-prove",
     "audit-reconcile",
     "user-erase",
+    "user-export",
     "keys-list",
     "keys-rotate",
     "keys-rewrap",

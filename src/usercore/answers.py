@@ -47,17 +47,18 @@ class JsonAnswer(Response[T]):
 
 
 class StreamAnswer(Response[None]):
-    """Bytes as they come, of a size that is known. When they break off the client sees that there are too few."""
+    """Bytes as they come. When they break off the client sees it: too few of a known size, or no last chunk."""
 
     def __init__(
-        self, chunks: AsyncGenerator[bytes], *, size: int, media_type: str, headers: Mapping[str, str]
+        self, chunks: AsyncGenerator[bytes], *, size: int | None = None, media_type: str, headers: Mapping[str, str]
     ) -> None:
         self._chunks = chunks
         self._headers = [
             *((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()),
-            (b"content-length", str(size).encode()),
             (b"content-type", media_type.encode()),
         ]
+        if size is not None:
+            self._headers.append((b"content-length", str(size).encode()))
 
     def to_asgi_response(self, *_: object, **__: object) -> Any:
         """As JsonAnswer's."""

@@ -24,6 +24,7 @@ from usercore.consents import api as consents_api
 from usercore.db import Db
 from usercore.edge import Edge
 from usercore.erasure import api as erasure_api
+from usercore.exports import api as exports_api
 from usercore.health import Health
 from usercore.kyc.actions import Rules, TierRules
 from usercore.lookup import api as lookup_api
@@ -61,6 +62,7 @@ HANDLERS = (
     *artifacts_api.ROUTES,
     *accounts_api.ROUTES,
     *erasure_api.ROUTES,
+    *exports_api.ROUTES,
     *lookup_api.ROUTES,
     *audit_api.ROUTES,
 )

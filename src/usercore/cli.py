@@ -33,6 +33,7 @@ COMMANDS = {
     "user-close": "accounts",
     "user-erase": "erasure",
     "erasure": "erasure",
+    "user-export": "exports",
     "keys-list": "keys",
     "keys-rotate": "keys",
     "keys-rewrap": "keys",

@@ -1,0 +1,26 @@
+"""Typed SQL of exports: sql/exports.sql."""
+
+from datetime import datetime
+from uuid import UUID
+
+from msgspec import Struct
+
+from usercore.db import Conn, Sql
+from usercore.outbox import ActorKind
+
+sql = Sql("exports")
+
+
+class Recipient(Struct, frozen=True):
+    """A vendor, service or admin's console that received fields; the person who looked is not named."""
+
+    recipient: str
+    recipient_kind: ActorKind
+    fields: list[str]
+    purposes: list[str]
+    times: int
+    last_at: datetime
+
+
+@sql
+async def list_recipients(conn: Conn, *, user_id: UUID) -> list[Recipient]: ...
