@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
-from bench import audit, beside, cache, consumer, fields, kyc, memory, read, relay, report, servers, update
+from bench import audit, beside, cache, consumer, fields, keys, kyc, memory, read, relay, report, servers, update
 from bench.report import Result
 from bench.servers import Servers
 
@@ -21,6 +21,7 @@ BENCHES: Mapping[str, Callable[[Servers], list[Result]]] = {
     "audit": audit.run,
     "beside": beside.run,
     "cache": cache.run,
+    "keys": keys.run,
     "memory": memory.run,
 }
 
