@@ -203,6 +203,11 @@ keys-rewrap *args:
 keys-retire *args:
     usercore keys-retire "$@"
 
+# New data keys for one person after a leak: keys-reseal ID; prints a plan, needs --execute
+[group('keys')]
+keys-reseal *args:
+    usercore keys-reseal "$@"
+
 # Print the public keys that verify receipts and certificates
 [group('keys')]
 public-keys:

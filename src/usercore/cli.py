@@ -38,6 +38,7 @@ COMMANDS = {
     "keys-rotate": "keys",
     "keys-rewrap": "keys",
     "keys-retire": "keys",
+    "keys-reseal": "keys",
     "public-keys": "signatures",
     "receipt-verify": "signatures",
     "vendors": "vendors",

@@ -1,6 +1,7 @@
-"""`usercore keys-list`, `keys-rotate`, `keys-rewrap` and `keys-retire`: the keyring, for operators.
+"""`usercore keys-list`, `keys-rotate`, `keys-rewrap`, `keys-retire` and `keys-reseal`: the keys, for operators.
 
-They connect as the owner of the tables (POSTGRES_OWNER_URL) and with whatever rights the operator has at the KMS.
+Those of the keyring connect as the owner of the tables (POSTGRES_OWNER_URL) and with whatever rights the operator has
+at the KMS.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
+from uuid import UUID
 
 import click
 import msgspec
@@ -17,15 +19,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from usercore import app
+from usercore.commands.accounts import OPERATOR
 from usercore.commands.settings import current
 from usercore.db import Db
+from usercore.errors import UserNotFound
 from usercore.keys import actions
 from usercore.keys.actions import Epoch, Keys
 from usercore.pii import keystore
 from usercore.pii.cipher import cipher
 from usercore.pii.keyring import PURPOSES, KeyPurpose, Keyring
 from usercore.pii.kms import Kms, open_kms
+from usercore.reseals.actions import Resealed, reseal
 from usercore.rewraps.actions import Step, paced, reindex, rewrap
+from usercore.users.actions import UnknownUser, get_version
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 EXECUTE = click.option("--execute", is_flag=True, help="Do it; without, only the plan is shown.")
@@ -217,3 +224,35 @@ def keys_retire(epoch: int, backups_days: int, without_quarantined: bool, execut
         click.echo(f"epoch {epoch} is retired; {done['proof']}")
     else:
         click.echo(f"epoch {epoch} would be destroyed for ever: add --execute to do it")
+
+
+@click.command(epilog="Example: usercore keys-reseal 6f0c1f2e-… --execute")
+@click.argument("user_id", type=click.UUID)
+@EXECUTE
+@JSON
+def keys_reseal(user_id: UUID, execute: bool, as_json: bool) -> None:
+    """Give the person USER_ID new data keys, after the old ones may have leaked, and seal everything with them.
+
+    The audit trail and documents stay under the old keys: they are sealed once.
+    """
+
+    async def work() -> Resealed | None:
+        async with app.opened(current()) as parts:
+            if not execute:
+                await get_version(parts.db, user_id)
+                return None
+            return await reseal(parts.db, parts.keyring, user_id, OPERATOR)
+
+    try:
+        done = asyncio.run(work())
+    except UnknownUser:
+        raise UserNotFound from None
+    if as_json:
+        shown = {} if done is None else msgspec.structs.asdict(done)
+        click.echo(json.dumps({"user_id": str(user_id), "executed": execute, **shown}, indent=2))
+    elif done is None:
+        click.echo(f"would give {user_id} new data keys and seal everything with them: add --execute to do it")
+    else:
+        click.echo(
+            f"{done.resealed} values sealed anew" + (f", {done.unreadable} do not open" if done.unreadable else "")
+        )
