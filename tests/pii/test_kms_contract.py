@@ -1,13 +1,11 @@
 """What every KMS provider promises, each against a server that speaks its real protocol."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
-from pathlib import Path
-from typing import get_args
+from collections.abc import Mapping
 
 import pytest
 
-from tests.pii.kms_stands import LocalStand, Provider, Stand, aws_stand, gcp_stand, vault_stand
+from tests.pii.kms_stands import Stand
 from usercore.db import Db
 from usercore.errors import KmsRefused, KmsUnavailable, NetworkInTransaction
 from usercore.pii.kms import Kms, VersionState
@@ -15,30 +13,6 @@ from usercore.pii.kms import Kms, VersionState
 CONTEXT = {"service": "usercore", "purpose": "user_keys", "version": "1"}
 KEY = bytes(range(32))
 PATIENCE_S = 4.0  # "about three seconds", and what a busy machine adds
-
-
-@pytest.fixture(params=get_args(Provider))
-async def stand(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncGenerator[Stand]:
-    if request.param == "local":
-        yield LocalStand(tmp_path)
-    elif request.param == "gcp-kms":
-        async with gcp_stand() as gcp:
-            yield gcp
-    elif request.param == "aws-kms":
-        async with aws_stand(monkeypatch.setenv) as aws:
-            yield aws
-    else:
-        async with vault_stand(request.getfixturevalue("bao"), tmp_path) as vault:
-            yield vault
-
-
-@pytest.fixture
-async def kms(stand: Stand) -> AsyncGenerator[Kms]:
-    kms = stand.open()
-    yield kms
-    await kms.close()
 
 
 def names_its_versions(stand: Stand) -> bool:

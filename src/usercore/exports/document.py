@@ -132,7 +132,11 @@ def _top(head: Head) -> Iterator[str]:
     yield "<h2>What you agreed to</h2>"
     yield _table(
         ("What", "Version", "Agreed", "Ended"),
-        ((_name(each.consent_type), each.version, each.granted_at, each.revoked_at) for each in head.consents),
+        (
+            (_name(each.consent_type), each.version, each.granted_at, each.revoked_at)
+            for each in head.consents
+            if each.granted
+        ),
     )
     yield "<h2>What your data is for</h2>"
     yield _table(("Data", "Purpose", "Kept"), ((each.data, each.purpose, each.kept) for each in head.purposes))
