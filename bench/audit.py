@@ -9,8 +9,11 @@ from statistics import quantiles
 from uuid import UUID, uuid4
 
 import asyncpg
+import msgspec
 from msgspec import Struct
 
+from bench import load
+from bench.load import Job
 from bench.report import Result, at_least, below
 from bench.servers import Servers
 from usercore import app
@@ -23,7 +26,7 @@ from usercore.db import Db
 from usercore.lookup.actions import Search, search
 from usercore.outbox import SYSTEM, Actor, AuditRow, Change, add_records, audit_row
 from usercore.server import settle
-from usercore.settings import load
+from usercore.settings import load as load_settings
 from usercore.trail.actions import seal
 from usercore.users.actions import create_user
 from usercore.worker import Parts, seal_trail
@@ -52,6 +55,7 @@ def run(servers: Servers) -> list[Result]:
     verified = _verify(servers.environ("bench_verify"))
     with servers.archive(servers.environ("bench_audit")) as environ:
         rates = asyncio.run(_measure(environ))
+        searched, frozen = _over_http(servers, environ)
     return [
         at_least("audit", "sealed, one worker", rates.seal, "rows/s", 5_000),
         at_least("audit", "shipped into ClickHouse, one worker", rates.ship, "rows/s", 50_000),
@@ -60,11 +64,43 @@ def run(servers: Servers) -> list[Result]:
         below("audit", f"first trail page from the archive, {BEHIND:,} rows there, p95", rates.page_ms, "ms", 50),
         below("audit", f"search among {USERS:,} users, p95", rates.search_ms, "ms", 20),
         below("audit", "freeze, p95", rates.freeze_ms, "ms", 30),
+        below("audit", f"POST /admin/users/search among {USERS:,} users, p95", searched, "ms", 20),
+        below("audit", "POST /internal/users/{id}/freeze, p95", frozen, "ms", 30),
     ]
 
 
+def _over_http(servers: Servers, environ: dict[str, str]) -> tuple[float, float]:
+    """The p95 of searches and of freezes, one after the other, of users who are there."""
+    emails, users = asyncio.run(_found(environ))
+    who = {"authorization": f"Bearer {servers.token(uuid4(), 'admin')}"}
+    searches = [load.post("/admin/users/search", who, msgspec.json.encode({"email": email})) for email in emails]
+    why = msgspec.json.encode({"reason": "risk_review"})
+    freezes = [load.post(f"/internal/users/{user}/freeze", who, why) for user in users]
+    with servers.running("usercore", "serve", environ=environ, port=environ["PORT"]), load.client() as client:
+        took: list[float] = []
+        for requests in (searches, freezes):
+            outcome = client.run(Job(int(environ["PORT"]), requests, connections=1))
+            assert outcome.statuses.keys() == {200}, outcome.statuses
+            took.append(outcome.p95)
+    return took[0], took[1]
+
+
+async def _found(environ: dict[str, str]) -> tuple[list[str], list[UUID]]:
+    """Addresses of some users, and others who have keys and are not frozen."""
+    owner = await asyncpg.connect(environ["POSTGRES_OWNER_URL"])
+    emails = [
+        row[0] for row in await owner.fetch("select email from user_profiles where email is not null limit $1", CALLS)
+    ]
+    await owner.close()
+    users = [uuid4() for _ in range(CALLS)]
+    async with app.opened(load_settings(environ)) as parts:
+        for user in users:
+            await create_user(parts.db, parts.keyring, user, None, SYSTEM)
+    return emails, users
+
+
 async def _measure(environ: dict[str, str]) -> Rates:
-    async with app.opened(load(environ)) as parts:
+    async with app.opened(load_settings(environ)) as parts:
         settle()
         assert parts.archive is not None
         owner = await asyncpg.connect(environ["POSTGRES_OWNER_URL"])
@@ -123,7 +159,7 @@ def _verify(environ: dict[str, str]) -> float:
     """As the command does it, with the start of its processes."""
 
     async def fill() -> None:
-        async with app.opened(load(environ)) as parts:
+        async with app.opened(load_settings(environ)) as parts:
             settle()
             for _ in range(VERIFIED // BATCH):
                 await _write(parts.db, BATCH)

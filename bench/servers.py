@@ -92,7 +92,7 @@ class Servers:
         finally:
             server.kill()
 
-    def token(self, user_id: UUID) -> str:
+    def token(self, user_id: UUID, scope: str = "") -> str:
         now = int(time.time())
         claims = {
             "iss": "https://auth.bench",
@@ -101,6 +101,7 @@ class Servers:
             "iat": now - 1,
             "exp": now + 3600,
             "email": f"{user_id}@example.in",
+            "scope": scope,
         }
         return jwt.encode(claims, self._signing_key, "ES256")
 
