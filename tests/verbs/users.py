@@ -13,6 +13,7 @@ from usercore.audit import actions as audit
 from usercore.consents import actions as consents
 from usercore.db import Conn
 from usercore.events import AuthAccountDeactivated, AuthCreated, now
+from usercore.exports.actions import Opened, open_export
 from usercore.idempotency import Attempt, fingerprints, keep_refusal
 from usercore.lifecycle import actions as lifecycle
 from usercore.lookup import actions as lookup
@@ -109,6 +110,10 @@ async def missing_partition(w: World, s: Subject, owner: Conn) -> None:
     last = await owner.fetchval("select name from audit_partitions order by starts_at desc limit 1")
     await owner.execute(f"drop table {last}")
     await owner.execute("delete from audit_partitions where name = $1", last)
+
+
+async def who_is_exported(export: Opened) -> object:
+    return export.head.user
 
 
 async def what_is_wrong(found: trail.Verified) -> object:
@@ -446,6 +451,15 @@ CASES = [
         after(create, everything),
         audit="user.searched",
         repeats=True,
+    ),
+    Case(
+        "exports.open_export",
+        "one's own",
+        lambda w, s: open_export(w.kyc, None, "tests", s.user, s.actor),
+        after(create, everything),
+        audit="user.exported",
+        repeats=True,
+        shown=who_is_exported,
     ),
     Case("trail.verify", "untouched", lambda w, s: trail.verify(w.db, w.keyring), unsealed, shown=what_is_wrong),
     Case("trail.get_newest", "some", lambda w, s: trail.get_newest(w.db), sealed, shown=nothing_of),
