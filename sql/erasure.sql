@@ -10,24 +10,9 @@ from users u
 where u.id = :user_id
 for update of u;
 
--- name: list_keys
--- The data keys of a person, those that are locked too.
-select k.user_id, k.retention_class, k.version, k.epoch, k.wrapped from user_keys k
-where k.user_id = :user_id
-order by k.retention_class, k.version;
-
 -- name: take_keys
 -- Destroy data keys: what they sealed is noise from now on, in every copy.
 delete from user_keys k where k.user_id = :user_id and k.retention_class = any(:classes::retention_class[]);
-
--- name: add_locked_keys
--- Data keys under the class that no read of the service asks for.
-insert into user_keys (user_id, retention_class, version, epoch, wrapped)
-select k.user_id, k.retention_class, k.version, k.epoch, k.wrapped
-from unnest(
-    :keys.user_id::uuid[], :keys.retention_class::retention_class[], :keys.version::smallint[],
-    :keys.epoch::integer[], :keys.wrapped::bytea[]
-) as k(user_id, retention_class, version, epoch, wrapped);
 
 -- name: set_erased
 -- The tombstone: the row stays, and nothing creates the user again.

@@ -19,10 +19,6 @@ where i.sub = :attempt.sub and i.method = :attempt.method and i.path = :attempt.
 update idempotency_keys set body_enc = :body_enc
 where sub = :attempt.sub and method = :attempt.method and path = :attempt.path and key = :attempt.key;
 
--- name: list_subject_keys
--- The subject's wrapped keys, to seal and open the answer with.
-select k.user_id, k.retention_class, k.version, k.epoch, k.wrapped from user_keys k where k.user_id = :sub;
-
 -- name: take_expired
 -- Answers are kept for a day.
 delete from idempotency_keys where created_at < now() - interval '24 hours';

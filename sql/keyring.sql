@@ -18,3 +18,18 @@ from unnest(
 ) as new (purpose, version, kms_uri, kms_version, wrapped, commitment)
 on conflict do nothing
 returning epoch;
+
+-- name: list_user_keys
+-- A user's wrapped data keys, those that are locked too; of each class the newest last.
+select k.user_id, k.retention_class, k.version, k.epoch, k.wrapped from user_keys k
+where k.user_id = :user_id
+order by k.retention_class, k.version;
+
+-- name: add_user_keys
+-- Further data keys: the next version of one that is lost or leaked, or one that is locked.
+insert into user_keys (user_id, retention_class, version, epoch, wrapped)
+select k.user_id, k.retention_class, k.version, k.epoch, k.wrapped
+from unnest(
+    :keys.user_id::uuid[], :keys.retention_class::retention_class[], :keys.version::smallint[],
+    :keys.epoch::integer[], :keys.wrapped::bytea[]
+) as k(user_id, retention_class, version, epoch, wrapped);

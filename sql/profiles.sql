@@ -110,15 +110,6 @@ published as (
 )
 select version from bumped;
 
--- name: add_user_keys
--- A further version of a data key, when the one before is lost.
-insert into user_keys (user_id, retention_class, version, epoch, wrapped)
-select k.user_id, k.retention_class, k.version, k.epoch, k.wrapped
-from unnest(
-    :keys.user_id::uuid[], :keys.retention_class::retention_class[], :keys.version::smallint[],
-    :keys.epoch::integer[], :keys.wrapped::bytea[]
-) as k(user_id, retention_class, version, epoch, wrapped);
-
 -- name: list_without_email
 -- Which of these users still wait for their e-mail address.
 select p.user_id

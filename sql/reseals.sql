@@ -1,18 +1,3 @@
--- name: list_data_keys
--- A person's data keys, newest last.
-select k.user_id, k.retention_class, k.version, k.epoch, k.wrapped from user_keys k
-where k.user_id = :user_id
-order by k.retention_class, k.version;
-
--- name: add_data_keys
--- Their next versions: from now on whatever is written is sealed with them.
-insert into user_keys (user_id, retention_class, version, epoch, wrapped)
-select k.user_id, k.retention_class, k.version, k.epoch, k.wrapped
-from unnest(
-    :keys.user_id::uuid[], :keys.retention_class::retention_class[], :keys.version::smallint[],
-    :keys.epoch::integer[], :keys.wrapped::bytea[]
-) as k(user_id, retention_class, version, epoch, wrapped);
-
 -- name: list_sealed
 -- Every sealed value of a person that may be sealed anew, with where it is; answers to requests end within a day.
 select v."table", coalesce(v."column", '') as "column", v.id, v.sealed

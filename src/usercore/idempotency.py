@@ -29,8 +29,8 @@ from usercore.errors import (
 from usercore.pii import classification as pii
 from usercore.pii.cipher import Cipher
 from usercore.pii.keyring import Keyring
+from usercore.pii.queries import list_user_keys
 from usercore.pii.sealed import HEADER_BYTES, Sealed, header, seal, unseal
-from usercore.pii.wraps import UserKeyRow
 
 sql = Sql("idempotency")
 T = TypeVar("T")
@@ -73,10 +73,6 @@ async def get_answer(conn: Conn, *, attempt: Attempt) -> AnswerRow | None: ...
 
 @sql
 async def set_answer(conn: Conn, *, attempt: Attempt, body_enc: Sealed) -> None: ...
-
-
-@sql
-async def list_subject_keys(conn: Conn, *, sub: UUID) -> list[UserKeyRow]: ...
 
 
 @sql
@@ -133,7 +129,7 @@ async def keep(tx: Conn, keyring: Keyring, attempt: Attempt | None, answer: Answ
     """
     if attempt is not None:
         text = msgspec.json.encode(answer).decode()
-        rows = await list_subject_keys(tx, sub=attempt.sub)
+        rows = await list_user_keys(tx, user_id=attempt.sub)
         try:
             if rows:
                 sealed = keyring.unlock(attempt.sub, rows).seal(pii.IDEMPOTENT_BODY, text)
@@ -162,7 +158,7 @@ async def _opened(tx: Conn, keyring: Keyring, sub: UUID, body: Sealed) -> str:
             with suppress(OpenFailed):
                 return unseal(cipher, aad, body).reveal()
         raise OpenFailed("corrupt")
-    rows = await list_subject_keys(tx, sub=sub)
+    rows = await list_user_keys(tx, user_id=sub)
     return keyring.unlock(sub, rows).open(pii.IDEMPOTENT_BODY, body).reveal()
 
 

@@ -31,6 +31,7 @@ from usercore.kyc.actions import Settled
 from usercore.outbox import SYSTEM, Actor, Change, record
 from usercore.pii import validators
 from usercore.pii.classification import RetentionClass, locked
+from usercore.pii.queries import add_user_keys, list_user_keys
 from usercore.pii.wraps import UserKeyRow
 
 EraseReason = Literal["user_request", "legal_order", "retention_elapsed", "other"]
@@ -106,7 +107,7 @@ async def _erase_rows(
     kept = _kept(work, subject, at)
     gone: list[UserKeyRow] = []
     held: list[UserKeyRow] = []
-    for row in await queries.list_keys(tx, user_id=user_id):
+    for row in await list_user_keys(tx, user_id=user_id):
         if kept[row.retention_class] is None:
             gone.append(row)
             continue
@@ -118,7 +119,7 @@ async def _erase_rows(
             gone.append(row)  # what nobody can open is not kept either
     await queries.take_keys(tx, user_id=user_id, classes=CLASSES)
     if held:
-        await queries.add_locked_keys(tx, keys=held)
+        await add_user_keys(tx, keys=held)
     version = await queries.set_erased(tx, user_id=user_id, at=at)
     await queries.set_unsearchable(tx, user_id=user_id, at=at)
     await queries.take_answers(tx, user_id=user_id)
@@ -192,9 +193,7 @@ async def fall_due(work: Erasing, at: datetime) -> int:
             }
             classes: list[RetentionClass] = [each for each in CLASSES if flags[each]]
             gone = [
-                row
-                for row in await queries.list_keys(tx, user_id=user_id)
-                if row.retention_class in map(locked, classes)
+                row for row in await list_user_keys(tx, user_id=user_id) if row.retention_class in map(locked, classes)
             ]
             await queries.take_keys(tx, user_id=user_id, classes=[locked(each) for each in classes])
             await _clear(tx, user_id, classes)

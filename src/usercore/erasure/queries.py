@@ -9,7 +9,6 @@ from msgspec import Struct
 from usercore.db import Conn, Sql
 from usercore.events import UserStatus
 from usercore.pii.classification import RetentionClass
-from usercore.pii.wraps import UserKeyRow
 
 sql = Sql("erasure")
 
@@ -50,15 +49,7 @@ async def lock_subject(conn: Conn, *, user_id: UUID) -> Subject | None: ...
 
 
 @sql
-async def list_keys(conn: Conn, *, user_id: UUID) -> list[UserKeyRow]: ...
-
-
-@sql
 async def take_keys(conn: Conn, *, user_id: UUID, classes: Sequence[RetentionClass]) -> None: ...
-
-
-@sql
-async def add_locked_keys(conn: Conn, *, keys: Sequence[UserKeyRow]) -> None: ...
 
 
 @sql

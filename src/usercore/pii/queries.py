@@ -1,11 +1,13 @@
-"""Typed SQL of the keyring: sql/keyring.sql."""
+"""Typed SQL of the keyring and of the users' data keys: sql/keyring.sql."""
 
 from collections.abc import Sequence
+from uuid import UUID
 
 from msgspec import Struct
 
 from usercore.db import Conn, Sql
 from usercore.pii.keyring import EpochState, KeyPurpose
+from usercore.pii.wraps import UserKeyRow
 
 sql = Sql("keyring")
 
@@ -41,3 +43,11 @@ async def lock_keyring(conn: Conn) -> None: ...
 
 @sql
 async def add_epochs(conn: Conn, *, epochs: Sequence[NewEpoch]) -> list[int]: ...
+
+
+@sql
+async def list_user_keys(conn: Conn, *, user_id: UUID) -> list[UserKeyRow]: ...
+
+
+@sql
+async def add_user_keys(conn: Conn, *, keys: Sequence[UserKeyRow]) -> None: ...

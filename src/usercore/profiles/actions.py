@@ -15,6 +15,7 @@ from usercore.events import UserUpdated, new_event_id, now
 from usercore.outbox import Actor, AuditRow, Change, audit_row, counted, record, records_of
 from usercore.pii import classification as pii
 from usercore.pii.keyring import FIRST_CLASSES, Keyring, UserKeys
+from usercore.pii.queries import add_user_keys
 from usercore.pii.user_keys import key_rows
 from usercore.pii.wraps import UserKeyRow
 from usercore.profiles import profile as profiles
@@ -257,7 +258,7 @@ async def _replace_keys(
             version = max(newest, 1) + 1
             log.error("user_key_replaced", user_id=row.id, retention_class=retention)
         fresh += keyring.new_user_keys(row.id, (retention,), version=version)
-    await queries.add_user_keys(tx, keys=fresh)
+    await add_user_keys(tx, keys=fresh)
     return fresh
 
 

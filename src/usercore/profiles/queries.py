@@ -11,7 +11,6 @@ from usercore.events import KycStatus, KycTier, UserStatus
 from usercore.outbox import AuditRow, OutboxRow
 from usercore.pii.classification import RetentionClass
 from usercore.pii.sealed import Sealed
-from usercore.pii.wraps import UserKeyRow
 
 sql = Sql("profiles")
 
@@ -82,10 +81,6 @@ async def get_profile(conn: Conn, *, user_id: UUID) -> ProfileRow | None: ...
 async def save_profile(
     conn: Conn, *, profile: ProfileValues, version: int, audit: Sequence[AuditRow], events: Sequence[OutboxRow]
 ) -> int | None: ...
-
-
-@sql
-async def add_user_keys(conn: Conn, *, keys: Sequence[UserKeyRow]) -> None: ...
 
 
 @sql

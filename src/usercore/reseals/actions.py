@@ -15,6 +15,7 @@ from usercore.errors import KeysUnavailable, OpenFailed
 from usercore.outbox import Actor, Change, record
 from usercore.pii.classification import FIELDS, RetentionClass
 from usercore.pii.keyring import Keyring
+from usercore.pii.queries import add_user_keys, list_user_keys
 from usercore.pii.sealed import Sealed
 from usercore.reseals import queries
 from usercore.reseals.queries import NewSealed, SealedProfile
@@ -48,14 +49,14 @@ async def reseal(db: Db, keyring: Keyring, user_id: UUID, actor: Actor) -> Resea
     """Give a person new data keys. Raises UnknownUser, AccountErased and KeysUnavailable."""
     async with db.begin() as tx:
         await lock_user(tx, user_id)
-        rows = await queries.list_data_keys(tx, user_id=user_id)
+        rows = await list_user_keys(tx, user_id=user_id)
         newest: dict[RetentionClass, int] = {row.retention_class: row.version for row in rows}
         fresh = [
             key
             for retention, version in newest.items()
             for key in keyring.new_user_keys(user_id, (retention,), version=version + 1)
         ]
-        await queries.add_data_keys(tx, keys=fresh)
+        await add_user_keys(tx, keys=fresh)
         keys = keyring.unlock(user_id, [*rows, *fresh])
         done: dict[tuple[str, str], list[NewSealed]] = {}
         profile: dict[str, Sealed] = {}

@@ -7,7 +7,6 @@ from msgspec import Struct
 
 from usercore.db import Conn, Sql
 from usercore.pii.sealed import Sealed
-from usercore.pii.wraps import UserKeyRow
 
 sql = Sql("reseals")
 
@@ -39,14 +38,6 @@ class SealedProfile(Struct, frozen=True):
     aadhaar_last4_enc: Sealed | None = None
     address_enc: Sealed | None = None
     phone_enc: Sealed | None = None
-
-
-@sql
-async def list_data_keys(conn: Conn, *, user_id: UUID) -> list[UserKeyRow]: ...
-
-
-@sql
-async def add_data_keys(conn: Conn, *, keys: Sequence[UserKeyRow]) -> None: ...
 
 
 @sql
