@@ -19,9 +19,9 @@ order by t.id;
 -- name: get_erasure
 -- How far it is.
 select
-    e.user_id, e.event_id, e.reason, e.actor_id, e.erased_at, e.keys_destroyed::text as keys_destroyed,
+    e.user_id, e.event_id, e.reason, e.erased_at, e.keys_destroyed::text as keys_destroyed,
     e.identity_until, e.contact_until, e.kyc_evidence_until,
-    e.listed_at, e.vendors_told_at, e.artifacts_gone_at, e.tries, e.certificate
+    e.listed_at, e.vendors_told_at, e.artifacts_gone_at, e.certificate
 from erasures e
 where e.user_id = :user_id;
 

@@ -77,14 +77,13 @@ values (
 -- Whose kept data has fallen due.
 select e.user_id from erasures e where e.due_at <= :at order by e.due_at limit :most;
 
--- name: get_ended
+-- name: list_ended
 -- Which of the classes that were kept have fallen due; none when somebody was faster.
-select
-    coalesce(e.identity_until <= :at, false) as identity,
-    coalesce(e.contact_until <= :at, false) as contact,
-    coalesce(e.kyc_evidence_until <= :at, false) as kyc_evidence
-from erasures e
-where e.user_id = :user_id and e.due_at <= :at;
+select 'identity'::retention_class as retention_class from erasures where user_id = :user_id and identity_until <= :at
+union all
+select 'contact'::retention_class from erasures where user_id = :user_id and contact_until <= :at
+union all
+select 'kyc_evidence'::retention_class from erasures where user_id = :user_id and kyc_evidence_until <= :at;
 
 -- name: set_fallen_due
 -- What was kept until then is gone: the certificate is made anew.

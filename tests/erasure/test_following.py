@@ -23,10 +23,10 @@ from usercore.devstack.postgres import Postgres
 from usercore.devstack.processes import quiet
 from usercore.erased.actions import LIST, Erasing, finish, finish_open, get_certificate
 from usercore.erasure.actions import Erase, erase, erase_forgotten, fall_due, replay
-from usercore.erasure.law import INDIA
 from usercore.errors import ServiceUnavailable
 from usercore.events import now
 from usercore.outbox import SYSTEM
+from usercore.pii.validators import INDIA
 from usercore.plugins import Attempt, VendorUnavailable
 from usercore.trail.actions import seal, verify
 from usercore.worker import Parts

@@ -4,8 +4,9 @@ from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
 
-from usercore.erasure.law import CLASSES, INDIA, RULES, keep_until, longest, plan
+from usercore.erasure.law import CLASSES, RULES, keep_until, longest, plan
 from usercore.pii.classification import REGISTRY, RetentionClass
+from usercore.pii.validators import INDIA
 
 NONE: dict[str, timedelta] = {}
 KEPT: tuple[RetentionClass, ...] = ("identity", "kyc_evidence")

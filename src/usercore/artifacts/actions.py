@@ -20,7 +20,7 @@ from msgspec import Struct
 from usercore import telemetry
 from usercore.artifacts import queries
 from usercore.artifacts.queries import NewArtifact, Stored, StoredRow, WaitingRow
-from usercore.artifacts.store import Store
+from usercore.artifacts.store import Store, path_of
 from usercore.db import Conn, Db
 from usercore.disclosures.actions import reveal
 from usercore.errors import AccountErased, KeysUnavailable, NotFound, OpenFailed, PiiUnavailable, ServiceUnavailable
@@ -92,7 +92,7 @@ async def add_artifacts(
     """
     found: dict[ArtifactType, str] = {artifact.type: artifact.url for artifact in reversed(artifacts)}
     for kind, url in found.items():
-        place = Place(f"kyc/{case_id}/{attempt_id}/{kind}", os.urandom(KEY_BYTES))
+        place = Place(path_of(case_id, attempt_id, kind), os.urandom(KEY_BYTES))
         artifact = NewArtifact(
             id=new_event_id(),
             case_id=case_id,

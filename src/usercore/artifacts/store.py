@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable
 from datetime import timedelta
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
+from uuid import UUID
 
 import obstore
 from obstore.exceptions import BaseError
@@ -12,6 +13,7 @@ from obstore.store import LocalStore, ObjectStore, from_url
 
 from usercore.db import outside_transaction
 from usercore.errors import ServiceUnavailable
+from usercore.plugins import ArtifactType
 
 T = TypeVar("T")
 
@@ -60,6 +62,11 @@ class Store:
             await _in_time(obstore.delete_async(self._store, key))
         except FileNotFoundError:
             return
+
+
+def path_of(case_id: UUID, attempt_id: UUID, kind: ArtifactType) -> str:
+    """Where a document is in the store: found without the keys of the person whom it shows."""
+    return f"kyc/{case_id}/{attempt_id}/{kind}"
 
 
 async def _in_time(call: Awaitable[T]) -> T:

@@ -3,6 +3,7 @@
 import asyncio
 from datetime import datetime
 from pathlib import Path
+from typing import get_args
 from uuid import UUID
 
 import click
@@ -17,18 +18,17 @@ from usercore.commands.settings import current
 from usercore.commands.signatures import FILE, KEYS
 from usercore.erased.actions import Certificate, DestroyedKey, Erasing, SignedCertificate
 from usercore.erasure.actions import Erase, Erased, EraseReason, erase
-from usercore.erasure.law import INDIA
 from usercore.errors import SignatureRefused
+from usercore.pii.validators import INDIA
 from usercore.signatures import read_keys, verify
 from usercore.trail.actions import SealedRow
 
-REASONS: tuple[EraseReason, ...] = ("user_request", "legal_order", "retention_elapsed", "other")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
 @click.command(epilog="Example: usercore user-erase 6f0c1f2e-… --reason user_request --execute > certificate.json")
 @click.argument("user_id", type=click.UUID)
-@click.option("--reason", required=True, type=click.Choice(REASONS))
+@click.option("--reason", required=True, type=click.Choice(get_args(EraseReason)))
 @click.option("--note", help="Why, in words. Required with the reason `other`.")
 @click.option("--execute", is_flag=True, help="Do it; without, only the plan is shown. It cannot be undone.")
 @JSON

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from usercore import telemetry
-from usercore.artifacts.actions import Artifacts
+from usercore.artifacts.actions import Artifacts, path_of
 from usercore.attempts.actions import Kyc
 from usercore.erased import queries
 from usercore.erased.queries import ErasureRow
@@ -157,7 +157,7 @@ async def _remove_documents(work: Erasing, user_id: UUID) -> None:
     async with work.kyc.db.read() as conn:
         documents = await queries.list_documents(conn, user_id=user_id)
     for document in documents:
-        await work.artifacts.store.remove(f"kyc/{document.kyc_case_id}/{document.attempt_id}/{document.artifact_type}")
+        await work.artifacts.store.remove(path_of(document.kyc_case_id, document.attempt_id, document.artifact_type))
     if documents:
         async with work.kyc.db.begin() as tx:
             await queries.take_documents(tx, ids=[document.id for document in documents])

@@ -18,7 +18,6 @@ class ErasureRow(Struct, frozen=True):
     user_id: UUID
     event_id: UUID
     reason: str
-    actor_id: UUID | None
     erased_at: datetime
     keys_destroyed: str
     identity_until: datetime | None
@@ -27,7 +26,6 @@ class ErasureRow(Struct, frozen=True):
     listed_at: datetime | None
     vendors_told_at: datetime | None
     artifacts_gone_at: datetime | None
-    tries: int
     certificate: str | None
 
 

@@ -183,15 +183,9 @@ async def fall_due(work: Erasing, at: datetime) -> int:
     for user_id in users:
         async with work.kyc.db.begin() as tx:
             await queries.lock_subject(tx, user_id=user_id)
-            ended = await queries.get_ended(tx, user_id=user_id, at=at)
-            if ended is None:
+            classes = await queries.list_ended(tx, user_id=user_id, at=at)
+            if not classes:
                 continue  # another worker was faster
-            flags: dict[RetentionClass, bool] = {
-                "identity": ended.identity,
-                "contact": ended.contact,
-                "kyc_evidence": ended.kyc_evidence,
-            }
-            classes: list[RetentionClass] = [each for each in CLASSES if flags[each]]
             gone = [
                 row for row in await list_user_keys(tx, user_id=user_id) if row.retention_class in map(locked, classes)
             ]

@@ -6,13 +6,12 @@ Periods count in calendar years from the day in India on which the account was c
 from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta
 from typing import Literal
-from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
 from usercore.pii.classification import REGISTRY, RetentionClass
+from usercore.pii.validators import INDIA
 
-INDIA = ZoneInfo("Asia/Kolkata")
 CLASSES: tuple[RetentionClass, ...] = ("identity", "contact", "kyc_evidence")
 
 
@@ -33,12 +32,14 @@ RULES: Mapping[RetentionClass, Rule] = {
 PSEUDONYMOUS: Mapping[str, str] = {
     "user_consents": "DPDP Act 2023, section 6(10): proof of consent; ids only, no address",
     "user_audit": "DPDP Rules 2025, rule 6(1)(e): logs, at least one year; values are gone with their keys",
-    "pii_disclosures": "DPDP Act 2023, section 11(1)(b): who received what; names of fields only",
 }
-"""Tables that stay with the user's id alone, each with its rule."""
+"""Tables that stay with the user's id alone, each with its rule. What else stays has nothing personal in it."""
 
-
-WEEKLY = "goes with the key of its day, within a week"
+SHORT_LIVED: Mapping[str, str] = {
+    "idempotency_keys": "no rule keeps it",
+    "webhook_inbox": "goes with the key of its day, within a week",
+}
+"""Tables that nothing is kept of, however long its class is."""
 
 
 class PlanItem(Struct, frozen=True):
@@ -90,29 +91,26 @@ def plan(kept: Mapping[RetentionClass, datetime | None], periods: Mapping[str, t
             action = "erase" if goes else "keep"
             items.append(PlanItem("postgres", f"{table}.{column}", classified.retention, action, None, rule))
         elif classified.retention is not None:
-            stays = _stays(table, column, classified.retention, kept)
-            items.append(_item("postgres", f"{table}.{column}", classified.retention, stays, periods))
+            # Indexes and claims go at once too, with what is clear: nobody searches for an erased person.
+            stays = classified.storage == "sealed" and table not in SHORT_LIVED
+            until = kept[classified.retention] if stays else None
+            goes_by = SHORT_LIVED.get(table, "no rule keeps it")
+            items.append(_item("postgres", f"{table}.{column}", classified.retention, until, periods, goes_by))
     items.append(PlanItem("redis", "user:rate:*", None, "erase", None, "counters of an id, gone within an hour"))
     items.append(_item("artifacts", "kyc/*", "kyc_evidence", kept["kyc_evidence"], periods))
     return items
 
 
-def _stays(
-    table: str, column: str, retention: RetentionClass, kept: Mapping[RetentionClass, datetime | None]
-) -> datetime | None:
-    """Indexes and claims go at once, with what is clear or only for a while: nobody searches for an erased person."""
-    classified = REGISTRY[table, column]
-    if classified.storage != "sealed" or table in ("idempotency_keys", "webhook_inbox"):
-        return None
-    return kept[retention]
-
-
 def _item(
-    store: str, column: str, retention: RetentionClass, until: datetime | None, periods: Mapping[str, timedelta]
+    store: str,
+    column: str,
+    retention: RetentionClass,
+    until: datetime | None,
+    periods: Mapping[str, timedelta],
+    goes_by: str = "no rule keeps it",
 ) -> PlanItem:
     if until is None:
-        weekly = column.startswith("webhook_inbox.")
-        return PlanItem(store, column, retention, "erase", None, WEEKLY if weekly else "no rule keeps it")
+        return PlanItem(store, column, retention, "erase", None, goes_by)
     return PlanItem(store, column, retention, "keep", until, rule_of(retention, periods))
 
 

@@ -36,14 +36,6 @@ class NewErasure(Struct, frozen=True):
     kyc_evidence_until: datetime | None
 
 
-class Ended(Struct, frozen=True):
-    """Which classes have fallen due."""
-
-    identity: bool
-    contact: bool
-    kyc_evidence: bool
-
-
 @sql
 async def lock_subject(conn: Conn, *, user_id: UUID) -> Subject | None: ...
 
@@ -97,7 +89,7 @@ async def list_due(conn: Conn, *, at: datetime, most: int) -> list[UUID]: ...
 
 
 @sql
-async def get_ended(conn: Conn, *, user_id: UUID, at: datetime) -> Ended | None: ...
+async def list_ended(conn: Conn, *, user_id: UUID, at: datetime) -> list[RetentionClass]: ...
 
 
 @sql

@@ -4,7 +4,6 @@ from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from datetime import datetime
 from html import escape
 from typing import Literal
-from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 from msgspec.structs import asdict
@@ -14,12 +13,12 @@ from usercore.consents.actions import Consent
 from usercore.events import KycStatus, KycTier
 from usercore.exports.queries import Recipient
 from usercore.pii.classification import RetentionClass
+from usercore.pii.validators import INDIA
 from usercore.prefs.actions import StoredPrefs
 from usercore.profiles.actions import Me
 from usercore.verification.actions import CheckView
 
 SCHEMA: Literal["usercore-export-1"] = "usercore-export-1"
-INDIA = ZoneInfo("Asia/Kolkata")
 
 
 class Purpose(Struct, frozen=True):
