@@ -130,6 +130,7 @@ async def _in_process(environ: dict[str, str]) -> list[Result]:
         await asyncio.gather(*(each.ready.wait() for each in seen))
         began = time.monotonic()
         (epoch,) = await rotate(owner, kms, ["user_keys"])
+        # A keyring tells nobody that it was refreshed.
         while any(each.active("user_keys").epoch != epoch for each in seen):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         visible_s = time.monotonic() - began

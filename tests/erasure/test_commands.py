@@ -15,11 +15,11 @@ from tests.service import Person
 from usercore.cli import main
 from usercore.commands.audit_files import ROWS, export
 from usercore.signatures import public_keys
-from usercore.trail.actions import seal
+from usercore.trail.actions import SealedRow, seal
 from usercore.worker import Parts
 
 
-async def nothing_archived(number: int) -> list[object]:
+async def nothing_archived(number: int) -> list[SealedRow]:
     return []
 
 
@@ -42,7 +42,7 @@ async def files(parts: Parts, desk: Person, tmp_path: Path) -> Files:
     files.certificate.write_bytes((await erase(desk, user_id)).body)
     files.keys.write_text(json.dumps(public_keys(parts.keyring)))
     await seal(parts.db, parts.keyring)
-    await export(parts.db, parts.keyring, files.trail, nothing_archived, lambda _: None)  # pyright: ignore[reportArgumentType]
+    await export(parts.db, parts.keyring, files.trail, nothing_archived, lambda _: None)
     return files
 
 

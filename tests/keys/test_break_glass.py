@@ -104,7 +104,7 @@ async def test_the_services_own_database_role(parts: Parts) -> None:
         "drop table user_audit",
     ):
         async with parts.db.begin() as tx:
-            with pytest.raises(Exception, match="permission denied|must be owner"):  # noqa: RUF043
+            with pytest.raises(Exception, match=r"permission denied|must be owner"):
                 await tx.execute(statement)
 
 

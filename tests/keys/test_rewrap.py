@@ -17,7 +17,7 @@ from usercore.events import now
 from usercore.identities.actions import claim_own_pan
 from usercore.keys.actions import list_keys, rotate
 from usercore.pii import classification as pii
-from usercore.pii.keyring import Keyring
+from usercore.pii.keyring import KeyPurpose, Keyring
 from usercore.pii.kms import Kms
 from usercore.pii.kms.local import set_state
 from usercore.pii.wraps import UserKeyRow
@@ -30,8 +30,8 @@ async def whole(steps: AsyncGenerator[Step]) -> Step:
     return Step(*(sum(getattr(step, name) for step in every) for name in Step.__struct_fields__))
 
 
-async def rotated(db: Db, kms: Kms, operator: Db, *purposes: str) -> Keyring:
-    await rotate(operator, kms, purposes, settle_s=0)  # pyright: ignore[reportArgumentType]
+async def rotated(db: Db, kms: Kms, operator: Db, *purposes: KeyPurpose) -> Keyring:
+    await rotate(operator, kms, purposes, settle_s=0)
     return await loaded(db, kms)
 
 
@@ -147,7 +147,7 @@ async def _true(value: bool) -> bool:
 @pytest.mark.parametrize("purpose", ["user_keys", "blind_index"])
 @pytest.mark.parametrize("how", [Error, Cancel, LateCancel])
 async def test_cut_off_at_any_await_it_goes_on_where_it_was(
-    db: Db, kms: Kms, operator: Db, owner: Conn, purpose: str, how: Callable[[], Interruption]
+    db: Db, kms: Kms, operator: Db, owner: Conn, purpose: KeyPurpose, how: Callable[[], Interruption]
 ) -> None:
     users = await people(db, await loaded(db, kms), 5)
     work = rewrap if purpose == "user_keys" else reindex
@@ -162,7 +162,7 @@ async def test_cut_off_at_any_await_it_goes_on_where_it_was(
         assert await lost_hits(db, keyring, users) == [], steps.interrupted_at
         await long_ago(owner)
         await whole(work(db, keyring))
-        assert not await is_unfinished(db, "user_keys" if purpose == "user_keys" else "blind_index")
+        assert not await is_unfinished(db, purpose)
         await owner.execute("update pii_keyring set state = 'retired' where state = 'retiring'")
         if steps.interrupted_at is None:
             break

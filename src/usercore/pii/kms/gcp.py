@@ -167,6 +167,7 @@ class GcpKms:
 
 
 def _credentials() -> Credentials:
+    # The library has no types for what it finds.
     return cast("Credentials", google.auth.default(scopes=[_SCOPE])[0])  # pyright: ignore[reportUnknownMemberType]
 
 
