@@ -77,6 +77,12 @@ where c.index_version = :index_version
         where n.user_id = c.user_id and n.kind = c.kind and n.index_version > c.index_version
     );
 
+-- name: count_quarantined
+-- The data keys of an epoch that were put aside and are still there: not those of people who were erased since.
+select count(*) from user_keys_quarantine q
+join user_keys k on k.user_id = q.user_id and k.retention_class = q.retention_class and k.version = q.version
+where k.epoch = :epoch and q.epoch = :epoch;
+
 -- name: list_quarantined
 -- What does not open, oldest first.
 select user_id, retention_class, version, epoch, reason, found_at

@@ -34,6 +34,7 @@ UNINDEXED: Mapping[str, Mapping[str, str]] = {
         table: "an operator asks what depends on each key: all of it has to be counted"
         for table in ("user_keys", "user_profiles", "identity_claims", "audit_segments")
     },
+    "keys.count_quarantined": {"user_keys": "the few rows that were put aside are looked up; empty tables are merged"},
     "outbox.get_backlog": {"outbox": "counts all that waits, for a gauge; a row lives for moments"},
 }
 

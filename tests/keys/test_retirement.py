@@ -147,6 +147,18 @@ async def test_damaged_data_keys_keep_an_epoch_until_somebody_says_otherwise(
     await whole(rewrap(db, keyring))
     epoch = await epoch_of(operator, kms, "user_keys")
     await refused(operator, kms, epoch, "2 rows of user_keys depend on")
+    # One that is gone by now, of somebody who was erased, does not stand for one that is there.
+    await owner.execute(
+        "insert into user_keys_quarantine (user_id, retention_class, version, epoch, reason) "
+        "values (gen_random_uuid(), 'contact', 1, $1, 'wrong_key')",
+        epoch,
+    )
+    await owner.execute(
+        "update user_keys set epoch = $1 where user_id = $2 and retention_class = 'contact'", epoch, users[1]
+    )
+    with pytest.raises(KeyInUse, match="1 rows of user_keys depend on"):
+        await check_retirable(operator, epoch, backups=NONE, without_quarantined=True)
+    await owner.execute("delete from user_keys where user_id = $1", users[1])
     await retire(operator, kms, epoch, backups=NONE, without_quarantined=True)
 
 

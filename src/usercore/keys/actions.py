@@ -223,8 +223,8 @@ async def _retirable(
         return row
     dependents = {each.what: each.count for each in await queries.list_dependents(conn) if each.epoch == epoch}
     if without_quarantined:
-        quarantined = await queries.list_quarantined(conn, most=MOST_QUARANTINED)
-        dependents["user_keys"] = dependents.get("user_keys", 0) - sum(each.epoch == epoch for each in quarantined)
+        put_aside = await queries.count_quarantined(conn, epoch=epoch)
+        dependents["user_keys"] = dependents.get("user_keys", 0) - put_aside
     _refuse_in_use(row, rows, {what: count for what, count in dependents.items() if count}, backups)
     return row
 
