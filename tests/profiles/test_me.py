@@ -84,7 +84,7 @@ async def test_a_patch_changes_what_it_names_and_seals_it(client: Client, owner:
     stored = msgspec.json.encode({name: str(value) for name, value in row.items()}) + b"".join(
         value for value in row.values() if isinstance(value, bytes)
     )
-    for secret in ("Asha", "Verma", "1994", "ABCPV1234F", "MG Road", "Pune", "9876543210"):
+    for secret in ("Asha", "Verma", "1994-08-12", "ABCPV1234F", "MG Road", "Pune", "9876543210"):
         assert secret.encode() not in stored
     assert all(row[f"{name}_enc"] is not None for name in FULL if name != "avatar_url")
 
@@ -361,8 +361,10 @@ async def test_data_that_does_not_open_is_masked_and_can_be_replaced(
     assert "ETag" not in reply.headers
     body = reply.json()
     assert body["pii_masked"] is True
+    # Without the instant, whose digits may be those of a year.
+    shown = msgspec.json.encode({**body["profile"], "updated_at": None})
     for secret in (b"Asha", b"Verma", b"1994", b"ABCPV", b"1234", b"MG Road", b"Pune", b"98765", b"asha@"):
-        assert secret not in reply.body
+        assert secret not in shown
     assert '"event":"pii_open_failed"' in capfd.readouterr().err
     metrics = (await client.send("GET", "/metrics")).body.decode()
     assert "usercore_pii_open_failures_total{reason=" in metrics
