@@ -67,7 +67,8 @@ where u.id = :user_id;
 -- name: save_profile
 -- The whole profile row with the audit rows and events of its change, guarded by the version it was read at: nothing
 -- at all is written when somebody else was faster. The update of the users row comes first whatever is written, since
--- all else joins it: so it is the lock that keeps a user's events in the order of their commits.
+-- all else joins it: so it is the lock that keeps a user's events in the order of their commits. The index of a value
+-- that stays is not written: a rotation of the index key may have brought it under the newer one meanwhile.
 with bumped as (
     update users set version = version + 1, updated_at = :profile.updated_at
     where id = :profile.user_id and version = :version
@@ -79,7 +80,14 @@ saved as (
         date_of_birth_enc = :profile.date_of_birth_enc, pan_number_enc = :profile.pan_number_enc,
         aadhaar_last4_enc = :profile.aadhaar_last4_enc, address_enc = :profile.address_enc,
         phone_enc = :profile.phone_enc, email = :profile.email, avatar_url = :profile.avatar_url,
-        pan_number_index = :profile.pan_number_index, phone_index = :profile.phone_index,
+        pan_number_index = case
+            when p.pan_number_enc is distinct from :profile.pan_number_enc::sealed then :profile.pan_number_index
+            else p.pan_number_index
+        end,
+        phone_index = case
+            when p.phone_enc is distinct from :profile.phone_enc::sealed then :profile.phone_index
+            else p.phone_index
+        end,
         updated_at = :profile.updated_at
     from bumped
     where p.user_id = bumped.id

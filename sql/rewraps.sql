@@ -82,11 +82,14 @@ where p.user_id > :after and p.user_id <= :until
 order by p.user_id;
 
 -- name: set_indexes
--- The indexes of a profile, unless what they index was changed meanwhile: then whoever changed it wrote its index.
-update user_profiles p set pan_number_index = :pan_number_index, phone_index = :phone_index
+-- Each index of a profile, unless what it indexes was changed meanwhile: then whoever changed it wrote its index.
+update user_profiles p
+set pan_number_index = case
+        when p.pan_number_index = :was_pan_number then :pan_number_index else p.pan_number_index
+    end,
+    phone_index = case when p.phone_index = :was_phone then :phone_index else p.phone_index end
 where p.user_id = :user_id
-    and p.pan_number_index is not distinct from :was_pan_number::bytea
-    and p.phone_index is not distinct from :was_phone::bytea
+    and (p.pan_number_index = :was_pan_number or p.phone_index = :was_phone)
 returning true;
 
 -- name: add_claim

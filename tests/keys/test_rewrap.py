@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
 
 from tests.interrupting import Cancel, Error, Interrupted, Interruption, LateCancel, Steps
-from tests.keys.people import a_person, count, long_ago, lost_hits, pan, patched, people, unreadable, wraps
+from tests.keys.people import a_person, count, long_ago, lost_hits, pan, patched, people, phone, unreadable, wraps
 from tests.keys.test_rotation import loaded
 from tests.waiting import eventually
 from usercore.db import Conn, Db
@@ -21,7 +22,9 @@ from usercore.pii.keyring import KeyPurpose, Keyring
 from usercore.pii.kms import Kms
 from usercore.pii.kms.local import set_state
 from usercore.pii.wraps import UserKeyRow
+from usercore.profiles import queries as profiles
 from usercore.rewraps import actions
+from usercore.rewraps import queries as rewraps
 from usercore.rewraps.actions import Step, is_unfinished, paced, reindex, rewrap
 
 
@@ -217,6 +220,32 @@ async def test_an_index_of_a_value_that_changes_meanwhile_is_that_of_the_new_val
     await whole(reindex(db, keyring))
     assert await lost_hits(db, keyring, users) == []
     assert await unreadable(db, keyring, users) == []
+
+
+async def test_the_index_of_a_value_that_stays_moves_when_another_one_changes_meanwhile(
+    db: Db, kms: Kms, operator: Db, owner: Conn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer between the pass's read and its write, and the pass between a writer's read and its write."""
+    users = await people(db, await loaded(db, kms), 2)
+    keyring = await rotated(db, kms, operator, "blind_index")
+    indexed, saved = rewraps.set_indexes, profiles.save_profile
+
+    async def after_a_writer(conn: Conn, **given: Any) -> object:
+        if given["user_id"] == users[0]:
+            await patched(db, keyring, users[0], phone=phone(0).replace("987", "900"))
+        return await indexed(conn, **given)
+
+    async def after_the_pass(conn: Conn, **given: Any) -> object:
+        monkeypatch.setattr(profiles, "save_profile", saved)
+        monkeypatch.setattr(rewraps, "set_indexes", after_a_writer)
+        await whole(reindex(db, keyring))
+        return await saved(conn, **given)
+
+    monkeypatch.setattr(profiles, "save_profile", after_the_pass)
+    await patched(db, keyring, users[1], first_name="Asha")
+    prefix = keyring.active("blind_index").version.to_bytes(2, "big")
+    rows = await owner.fetch("select pan_number_index, phone_index from user_profiles")
+    assert {index[:2] for row in rows for index in row} == {prefix}
 
 
 async def test_a_claim_moves_and_keeps_everybody_else_out(db: Db, kms: Kms, operator: Db, owner: Conn) -> None:
