@@ -61,16 +61,31 @@ delete from kyc_evidence e using kyc_cases c where c.id = e.case_id and c.user_i
 -- Forget where a person came from, in consents and in the trail.
 select erase_addresses(:user_id) as count;
 
+-- name: take_late_addresses
+-- Those of reads that were under way when their person was erased, of some people.
+with late as (
+    select e.user_id from erasures e
+    where e.addresses_again_at <= :at
+    order by e.addresses_again_at
+    limit :most
+    for update skip locked
+),
+forgotten as (
+    select l.user_id, erase_addresses(l.user_id) as count from late l
+)
+update erasures e set addresses_again_at = null from forgotten f where e.user_id = f.user_id
+returning e.user_id;
+
 -- name: add_erasure
 -- From here on it is known what is outstanding.
 insert into erasures (
     user_id, event_id, reason, actor_id, erased_at, keys_destroyed, identity_until, contact_until, kyc_evidence_until,
-    next_try_at
+    next_try_at, addresses_again_at
 )
 values (
     :erasure.user_id, :erasure.event_id, :erasure.reason, :erasure.actor_id, :erasure.erased_at,
     :erasure.keys_destroyed::text::jsonb, :erasure.identity_until, :erasure.contact_until, :erasure.kyc_evidence_until,
-    :erasure.erased_at
+    :erasure.erased_at, :erasure.addresses_again_at
 );
 
 -- name: list_due

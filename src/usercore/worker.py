@@ -21,7 +21,7 @@ from usercore.clickhouse import ClickHouse
 from usercore.consumer import AuthConsumer
 from usercore.db import Db
 from usercore.erased.actions import Erasing, finish_open
-from usercore.erasure.actions import erase_forgotten, fall_due, replay
+from usercore.erasure.actions import erase_forgotten, fall_due, forget_late_addresses, replay
 from usercore.errors import ServiceUnavailable
 from usercore.events import now
 from usercore.idempotency import take_expired
@@ -207,6 +207,8 @@ async def erase_people(parts: Parts, stop: asyncio.Event) -> None:
             await replay(work)
             replayed_at = time.monotonic()
         while not stop.is_set() and await finish_open(work):
+            pass
+        while not stop.is_set() and await forget_late_addresses(work, now()):
             pass
         while not stop.is_set() and (await fall_due(work, now()) or await erase_forgotten(work, now())):
             pass

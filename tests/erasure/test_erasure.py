@@ -13,7 +13,9 @@ from tests.kyc.conftest import world as world
 from tests.service import Client, Person
 from tests.trail import events_of
 from usercore.db import Conn
-from usercore.erased.actions import Certificate, SignedCertificate
+from usercore.erased.actions import Certificate, Erasing, SignedCertificate
+from usercore.erasure.actions import LATE, forget_late_addresses
+from usercore.events import now
 from usercore.signatures import public_keys, verify
 from usercore.trail.actions import seal
 from usercore.trail.actions import verify as verify_trail
@@ -70,6 +72,29 @@ async def test_a_dry_run_says_what_would_become_of_each_column_and_changes_nothi
     assert set(plan["user_profiles.email"]) == {"store", "column", "retention_class", "action", "until", "rule"}
     assert await left_of(owner, asha.id) == before
     assert (await asha.get()).status == 200
+
+
+async def test_a_read_that_was_under_way_leaves_no_address(
+    client: Client, desk: Person, owner: Conn, work: Erasing
+) -> None:
+    """Its row is in the trail after the erasure was committed."""
+    asha = await a_user(client)
+    await asha.get()
+    address = await owner.fetchval("select ip_addr from user_audit where user_id = $1 limit 1", asha.id)
+    assert address is not None
+    await erase(desk, asha.id)
+    await owner.execute(
+        "insert into user_audit (event_id, user_id, actor_id, actor_kind, action, resource, ip_addr, leaf_hash, "
+        "\"timestamp\") select gen_random_uuid(), user_id, actor_id, actor_kind, action, resource, $2, leaf_hash, now()"
+        " from user_audit where user_id = $1 and action = 'profile.read' limit 1",
+        asha.id, address,
+    )  # fmt: skip
+    assert await left_of(owner, asha.id) == ["user_audit.ip_addr"]
+    at = now()
+    assert await forget_late_addresses(work, at) == 0
+    assert await forget_late_addresses(work, at + LATE) == 1
+    assert await forget_late_addresses(work, at + LATE) == 0
+    assert await left_of(owner, asha.id) == []
 
 
 async def test_again_it_is_the_same_certificate_and_nothing_more(client: Client, desk: Person, owner: Conn) -> None:

@@ -7,7 +7,7 @@ stores beside PostgreSQL follow: see `erased`.
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
@@ -37,6 +37,8 @@ from usercore.pii.wraps import UserKeyRow
 EraseReason = Literal["user_request", "legal_order", "retention_elapsed", "other"]
 PATIENCE_S = 5.0
 """So long an answer waits for the stores; vendors take longer."""
+LATE = timedelta(minutes=1)
+"""So long after an erasure nothing is under way any more that began before it."""
 BATCH = 20
 LIST_PAGE = 500
 
@@ -156,6 +158,7 @@ async def _erase_rows(
         identity_until=kept["identity"],
         contact_until=kept["contact"],
         kyc_evidence_until=kept["kyc_evidence"],
+        addresses_again_at=at + LATE,
     )
     await queries.add_erasure(tx, erasure=erasure)
     return settled
@@ -174,6 +177,12 @@ async def _clear(tx: Conn, user_id: UUID, classes: Sequence[RetentionClass]) -> 
 
 def _destroyed(rows: Sequence[UserKeyRow]) -> list[DestroyedKey]:
     return [DestroyedKey(row.retention_class, row.version, hashlib.sha256(row.wrapped).hexdigest()) for row in rows]
+
+
+async def forget_late_addresses(work: Erasing, at: datetime) -> int:
+    """Forget the addresses that reads left which were under way at an erasure, of some people; how many."""
+    async with work.kyc.db.begin() as tx:
+        return len(await queries.take_late_addresses(tx, at=at, most=BATCH))
 
 
 async def fall_due(work: Erasing, at: datetime) -> int:

@@ -34,6 +34,7 @@ class NewErasure(Struct, frozen=True):
     identity_until: datetime | None
     contact_until: datetime | None
     kyc_evidence_until: datetime | None
+    addresses_again_at: datetime
 
 
 @sql
@@ -82,6 +83,10 @@ async def take_addresses(conn: Conn, *, user_id: UUID) -> int | None: ...
 
 @sql
 async def add_erasure(conn: Conn, *, erasure: NewErasure) -> None: ...
+
+
+@sql
+async def take_late_addresses(conn: Conn, *, at: datetime, most: int) -> list[UUID]: ...
 
 
 @sql

@@ -151,7 +151,8 @@ _NOT_PERSONAL_COLUMNS: Mapping[str, str] = {
     "kyc_artifacts": "id kyc_case_id attempt_id artifact_type state hash size media_type tries next_try_at "
     "given_up_for uploaded_at created_at",
     "erasures": "user_id event_id reason actor_id erased_at keys_destroyed identity_until contact_until "
-    "kyc_evidence_until due_at listed_at vendors_told_at artifacts_gone_at next_try_at tries certificate",
+    "kyc_evidence_until due_at listed_at vendors_told_at artifacts_gone_at addresses_again_at next_try_at tries "
+    "certificate",
     "webhook_inbox_keys": "day owner epoch wrapped",
     "webhook_inbox": "id vendor dedupe_key attempt_id authentic_body day state tries next_try_at request_id "
     "traceparent received_at applied_at",
