@@ -1,4 +1,4 @@
-"""Interrupts a coroutine at its n-th suspension; `python -m tests.interrupting` makes processes that die there.
+"""Interrupts a coroutine at its n-th suspension; `python -m tests.interrupting CASES` makes processes that die there.
 
 A verb waits for the outside (PostgreSQL, Kafka) only where its coroutine suspends, so whoever drives the coroutine can
 interrupt it at every such place without knowing what it does. Tasks that our own code starts meanwhile count as part of
@@ -11,9 +11,10 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
+from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from types import CoroutineType, FrameType
@@ -24,7 +25,7 @@ from msgspec import Struct
 
 import usercore
 from tests.proxy import Proxy
-from tests.verbs import CASES, Subject, opened
+from tests.verbs.world import Subject
 from usercore.errors import ApiError
 
 T = TypeVar("T")
@@ -221,6 +222,24 @@ def _current_task() -> asyncio.Task[Any]:
 # --------------------------------------------------------------------------------------------- a process that is killed
 
 
+class Called(Protocol):
+    """A verb in a situation: what an order names, and what the process then calls."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def call(self) -> Callable[[Any, Subject], Coroutine[Any, Any, object]]: ...
+
+
+class Cases(Protocol):
+    """A module of such cases, and what opens that with which they are called."""
+
+    @property
+    def CASES(self) -> Sequence[Called]: ...
+    @property
+    def opened(self) -> Callable[[Mapping[str, str]], AbstractAsyncContextManager[Any]]: ...
+
+
 class Order(Struct, frozen=True):
     """Run this case in a process of its own, and die at this suspension; 0 lives and says where it was suspended."""
 
@@ -260,11 +279,13 @@ class Killers:
 
 
 @asynccontextmanager
-async def killers() -> AsyncGenerator[Killers]:
+async def killers(cases: str = "tests.verbs") -> AsyncGenerator[Killers]:
+    """`cases` names their module."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         __name__,
+        cases,
         cwd=ROOT,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -279,6 +300,7 @@ async def killers() -> AsyncGenerator[Killers]:
 
 def main() -> None:
     """An order a line on stdin; on stdout where the process was suspended, on a line, and how it ended, on another."""
+    cases = cast(Cases, import_module(sys.argv[1]))
     answers = os.dup(1)
     os.dup2(2, 1)  # the service logs to stdout
     gc.freeze()  # or the first collection of each child copies what it shares with us
@@ -287,7 +309,7 @@ def main() -> None:
         read, write = os.pipe()
         pid = os.fork()
         if not pid:
-            os._exit(_obey(order, write))
+            os._exit(_obey(cases, order, write))
         os.close(write)
         with os.fdopen(read, "rb") as pipe:
             os.write(answers, (pipe.read() or b"[]") + b"\n")
@@ -295,12 +317,12 @@ def main() -> None:
         os.write(answers, b"%d\n" % os.waitstatus_to_exitcode(status))
 
 
-def _obey(order: Order, sites: int) -> int:
-    case = next(case for case in CASES if case.name == order.case)
+def _obey(cases: Cases, order: Order, sites: int) -> int:
+    case = next(case for case in cases.CASES if case.name == order.case)
     steps = Steps(Kill() if order.at else None, order.at)
 
     async def run() -> None:
-        async with opened(order.environ) as world:
+        async with cases.opened(order.environ) as world:
             with suppress(ApiError):  # a refusal is an end like any other
                 await steps.run(case.call(world, order.subject))
 

@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from tests.databases import DatabaseUrls
+from tests.erasure.cases import Erasable, a_case, soon, told
 from tests.erasure.conftest import left_of
 from tests.interrupting import Cancel, Error, Interrupted, Interruption, LateCancel, Steps
 from tests.keys.people import a_person, count, people, unreadable
@@ -27,7 +28,6 @@ from usercore.errors import ServiceUnavailable
 from usercore.events import now
 from usercore.outbox import SYSTEM
 from usercore.pii.validators import INDIA
-from usercore.plugins import Attempt, VendorUnavailable
 from usercore.trail.actions import seal, verify
 from usercore.worker import Parts
 
@@ -42,54 +42,8 @@ class Away(Store):
         raise ServiceUnavailable
 
 
-class Erasable(Acme):
-    """A vendor with the operation `erase`, which is away when it is told to be."""
-
-    def __init__(self) -> None:
-        self.erased: list[str] = []
-        self.away = False
-
-    async def erase(self, attempt: Attempt) -> None:
-        await asyncio.sleep(0)
-        if self.away:
-            raise VendorUnavailable(reached=False)
-        self.erased.append(attempt.vendor_case_id)
-
-
-async def soon(owner: Conn) -> None:
-    """The time of the next try has come."""
-    await owner.execute("update erasures set next_try_at = now() - interval '1 second'")
-
-
 async def audited(owner: Conn, user_id: UUID) -> int:
     return await count(owner, "select count(*) from user_audit where user_id = $1 and action = 'user.erased'", user_id)
-
-
-async def a_case(owner: Conn, user_id: UUID, name: str = "acme") -> UUID:
-    """A case that a vendor knows, with evidence and a document, as sealed as the database wants it."""
-    case, sealed = uuid4(), b"\x01" * 33
-    await owner.execute(
-        "insert into kyc_cases (id, user_id, vendor, target_tier, status, initiated_at, expires_at, next_look_at) "
-        "values ($1, $2, $3, 'tier_1', 'rejected', now(), now(), now())",
-        case, user_id, name,
-    )  # fmt: skip
-    await owner.execute(
-        "insert into kyc_attempts (id, case_id, vendor, vendor_case_id, token_hash, token_enc, created_at) "
-        "values ($1, $1, $2, $3, $4, $5, now())",
-        case, name, f"vendor-{case}", case.bytes * 2, sealed,
-    )  # fmt: skip
-    await owner.execute(
-        "insert into kyc_evidence "
-        "(id, case_id, attempt_id, source, source_event, standing, vendor_status, payload_enc, received_at) "
-        "values ($1, $1, $1, 'fetch', 'x', 0, 'x', $2, now())",
-        case, sealed,
-    )  # fmt: skip
-    await owner.execute(
-        "insert into kyc_artifacts (id, kyc_case_id, attempt_id, artifact_type, storage_ref_enc, created_at) "
-        "values ($1, $1, $1, 'selfie', $2, now())",
-        case, sealed,
-    )  # fmt: skip
-    return case
 
 
 @pytest.mark.parametrize("how", [Error, Cancel, LateCancel])
@@ -139,11 +93,8 @@ async def test_a_vendor_that_declares_erasure_is_told_until_it_hears(work: Erasi
     user_id = await a_person(work.kyc.db, work.kyc.keyring, 1)
     case = await a_case(owner, user_id)
     acme = Erasable()
-    made = vendor(acme)
-    spec = replace(made.enabled.installed.spec, operations=frozenset({"erase"}))
-    told = replace(made, enabled=replace(made.enabled, installed=replace(made.enabled.installed, spec=spec)))
     acme.away = True
-    work = replace(work, kyc=replace(work.kyc, vendors={"acme": told}, rules=RULES))
+    work = replace(work, kyc=replace(work.kyc, vendors={"acme": told(acme)}, rules=RULES))
     assert (await erase(work, user_id, ASKED, SYSTEM, None)).certificate is None
     acme.away = False
     await soon(owner)
