@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import os
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from typing import LiteralString, NamedTuple, cast
 
 import asyncpg
@@ -57,6 +57,13 @@ def database(postgres: Postgres, admin: psycopg.Connection, template: str) -> Ge
     """A clone for this test alone, where commits matter."""
     with _database(postgres, admin, template) as urls:
         yield urls
+
+
+@pytest.fixture
+def databases(postgres: Postgres, admin: psycopg.Connection, template: str) -> Generator[Callable[[], DatabaseUrls]]:
+    """Makes clones, for a test of several services."""
+    with contextlib.ExitStack() as stack:
+        yield lambda: stack.enter_context(_database(postgres, admin, template))
 
 
 @pytest_asyncio.fixture
