@@ -125,6 +125,19 @@ async def kafka_places(settings: Settings) -> list[Place]:
     return found
 
 
+async def is_archived(owner: Conn) -> bool:
+    """But for what is written meanwhile: the probes of this test read nothing."""
+    archived = await owner.fetchval(
+        "select shipped_to = (select max(number) from audit_segments) and not exists (select from user_audit "
+        "where xid >= (select max(to_xid) from audit_segments)) from audit_archive"
+    )
+    return archived is True
+
+
+async def is_published(owner: Conn) -> bool:
+    return await owner.fetchval("select count(*) from outbox") == 0
+
+
 class SpanReceiver:
     """An OTLP receiver over HTTP: keeps what is exported as it came."""
 

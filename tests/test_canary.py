@@ -17,7 +17,15 @@ from tests.chaos.programs import Program, progress
 from tests.journey import PATCHES_A_MINUTE, Journey, Recorder
 from tests.journey_kyc import PICTURES, Verification, secrets_of, stored_places
 from tests.service import Signer
-from tests.stores import SpanReceiver, clickhouse_places, kafka_places, postgres_places, redis_places
+from tests.stores import (
+    SpanReceiver,
+    clickhouse_places,
+    is_archived,
+    is_published,
+    kafka_places,
+    postgres_places,
+    redis_places,
+)
 from tests.waiting import eventually
 from tests.zyx import CANARIES, SEARCHER, leaks
 from usercore import kafka as kafka_clients
@@ -204,16 +212,3 @@ async def test_no_value_is_anywhere(
     assert any(place.name.startswith("key 'user:rate:") for place in in_redis)
     assert len(in_archive) >= 18
     assert all(word in b"".join(place.data for place in in_archive) for word in (b"profile.updated", b"sealed"))
-
-
-async def is_archived(owner: Conn) -> bool:
-    """But for what is written meanwhile: the probes of this test read nothing."""
-    archived = await owner.fetchval(
-        "select shipped_to = (select max(number) from audit_segments) and not exists (select from user_audit "
-        "where xid >= (select max(to_xid) from audit_segments)) from audit_archive"
-    )
-    return archived is True
-
-
-async def is_published(owner: Conn) -> bool:
-    return await owner.fetchval("select count(*) from outbox") == 0

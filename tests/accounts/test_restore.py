@@ -1,19 +1,17 @@
 """A trail that was restored into another cluster, whose transactions count from the beginning again, goes on."""
 
 import asyncio
-import subprocess
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
+from tests.backups import dump, restore
 from tests.databases import DatabaseUrls
 from usercore import app, migrate
 from usercore.db import Conn, Db
-from usercore.devstack.accounts import reachable_binaries
 from usercore.devstack.postgres import Postgres
-from usercore.devstack.processes import quiet
 from usercore.errors import DatabaseUnavailable
 from usercore.outbox import SYSTEM
 from usercore.settings import load
@@ -31,14 +29,6 @@ def elsewhere(servers_folder: Path) -> Generator[Postgres]:
     server.stop()
 
 
-def restore(source: str, target: str, file: Path) -> None:
-    binaries = reachable_binaries(None, quiet)
-    dump = [str(binaries / "pg_dump"), "--format=custom", f"--file={file}", f"--dbname={source}"]
-    fill = [str(binaries / "pg_restore"), "--exit-on-error", "--no-comments", f"--dbname={target}", str(file)]
-    for command in (dump, fill):
-        subprocess.run(command, check=True, capture_output=True)
-
-
 async def test_a_trail_goes_on_in_another_cluster(
     parts: Parts, owner: Conn, database: DatabaseUrls, environ: Mapping[str, str], elsewhere: Postgres, tmp_path: Path
 ) -> None:
@@ -52,7 +42,8 @@ async def test_a_trail_goes_on_in_another_cluster(
     kept = (await verify(parts.db, parts.keyring)).checkpoint
     assert kept is not None
     elsewhere.create_database("restored")
-    await asyncio.to_thread(restore, database.owner, elsewhere.owner_url("restored"), tmp_path / "dump")
+    await dump(database.owner, tmp_path / "dump")
+    await restore(tmp_path / "dump", elsewhere.owner_url("restored"))
 
     # Nobody writes before the trail: neither the pool nor a batch.
     db = await Db.connect(elsewhere.app_url("restored"))

@@ -1,16 +1,16 @@
 """What follows an erasure: cut off, with stores and vendors that are away, when it falls due, after a restore."""
 
 import asyncio
-import subprocess
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from msgspec.structs import replace
 
+from tests.backups import dump, restore
 from tests.databases import DatabaseUrls
 from tests.erasure.cases import Erasable, a_case, soon, told
 from tests.erasure.conftest import left_of
@@ -19,9 +19,7 @@ from tests.keys.people import a_person, count, people, unreadable
 from tests.verbs.world import RULES, Acme, vendor
 from usercore.artifacts.store import Store
 from usercore.db import Conn, Db
-from usercore.devstack.accounts import reachable_binaries
 from usercore.devstack.postgres import Postgres
-from usercore.devstack.processes import quiet
 from usercore.erased.actions import LIST, Erasing, finish, finish_open, get_certificate
 from usercore.erasure.actions import Erase, erase, erase_forgotten, fall_due, replay
 from usercore.errors import ServiceUnavailable
@@ -152,44 +150,24 @@ async def test_accounts_that_were_closed_long_ago_are_erased_unasked(work: Erasi
     assert [await audited(owner, each) for each in (old, young, held, here)] == [1, 0, 0, 0]
 
 
-@contextmanager
-def restored(postgres: Postgres, source: str, file: Path) -> Generator[DatabaseUrls]:
-    """A database as the dump has it."""
-    name = f"restored_{uuid4().hex}"
-    postgres.create_database(name)
-    urls = DatabaseUrls(name=name, owner=postgres.owner_url(name), app=postgres.app_url(name))
-    binaries = reachable_binaries(None, quiet)
-    fill = [str(binaries / "pg_restore"), "--exit-on-error", "--no-comments", f"--dbname={urls.owner}", str(file)]
-    subprocess.run(fill, check=True, capture_output=True)
-    yield urls
-
-
-def dump(source: str, file: Path) -> None:
-    binaries = reachable_binaries(None, quiet)
-    subprocess.run(
-        [str(binaries / "pg_dump"), "--format=custom", f"--file={file}", f"--dbname={source}"],
-        check=True,
-        capture_output=True,
-    )
-
-
 async def test_a_restored_backup_forgets_again_whom_the_list_names(
     work: Erasing, owner: Conn, database: DatabaseUrls, postgres: Postgres, tmp_path: Path
 ) -> None:
     db, keyring = work.kyc.db, work.kyc.keyring
     gone, stays = await people(db, keyring, 2)
-    await asyncio.to_thread(dump, database.owner, tmp_path / "dump")
+    await dump(database.owner, tmp_path / "dump")
     await erase(work, gone, ASKED, SYSTEM, None)
     assert [names async for names in work.artifacts.store.list(LIST, 10)] == [[f"{LIST}{gone}"]]
-    with restored(postgres, database.owner, tmp_path / "dump") as urls:
-        old = await Db.connect(urls.app, min_size=1, max_size=2)
-        again = replace(work, kyc=replace(work.kyc, db=old))
-        assert await unreadable(old, keyring, [gone, stays]) == []  # what the backup brought back
-        assert await replay(again) == 1
-        assert await replay(again) == 0
-        assert await unreadable(old, keyring, [gone, stays]) == [gone]
-        assert await get_certificate(again, gone) is not None
-        await old.close()
+    postgres.create_database("restored_once")
+    await restore(tmp_path / "dump", postgres.owner_url("restored_once"))
+    old = await Db.connect(postgres.app_url("restored_once"), min_size=1, max_size=2)
+    again = replace(work, kyc=replace(work.kyc, db=old))
+    assert await unreadable(old, keyring, [gone, stays]) == []  # what the backup brought back
+    assert await replay(again) == 1
+    assert await replay(again) == 0
+    assert await unreadable(old, keyring, [gone, stays]) == [gone]
+    assert await get_certificate(again, gone) is not None
+    await old.close()
     assert await replay(work) == 0
 
 

@@ -1,19 +1,16 @@
 """docs/break-glass.md, claim by claim: who can read what with a dump, the KMS, memory, a role or an account."""
 
-import asyncio
 import hashlib
-import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.backups import dumped_text
 from tests.databases import DatabaseUrls
 from tests.keys.people import first_name, pan, people, phone, unreadable, wraps
 from tests.keys.test_rewrap import whole
 from tests.service import Client
 from usercore.db import Conn, Db
-from usercore.devstack.accounts import reachable_binaries
-from usercore.devstack.processes import quiet
 from usercore.erased.actions import Erasing
 from usercore.erasure.actions import Erase, erase
 from usercore.errors import KmsRefused, OpenFailed
@@ -32,17 +29,10 @@ def service_kms(parts: Parts) -> Kms:
     return open_kms(parts.settings.pii_encryption_key_id)
 
 
-async def dumped(database: DatabaseUrls, folder: Path) -> str:
-    file = folder / "dump.sql"
-    command = [str(reachable_binaries(None, quiet) / "pg_dump"), f"--file={file}", f"--dbname={database.owner}"]
-    await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
-    return await asyncio.to_thread(file.read_text)
-
-
 async def test_a_dump(parts: Parts, owner: Conn, database: DatabaseUrls, tmp_path: Path) -> None:
     (user_id,) = await people(parts.db, parts.keyring, 1)
     await owner.execute("update user_profiles set email = 'asha@example.in' where user_id = $1", user_id)
-    dump = await dumped(database, tmp_path)
+    dump = await dumped_text(database.owner, tmp_path / "dump.sql")
     assert "asha@example.in" in dump
     for value in (pan(0), phone(0), first_name(0)):
         for form in (value, value.encode().hex(), value[::-1]):
