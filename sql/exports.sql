@@ -13,3 +13,14 @@ from pii_disclosures d
 where d.user_id = :user_id
 group by d.recipient, d.recipient_kind
 order by d.recipient, d.recipient_kind;
+
+-- name: list_documents
+-- The documents of a person that are kept, without what is in them.
+select
+    a.id, a.artifact_type, t.vendor, coalesce(a.media_type, '') as media_type, coalesce(a.size, 0) as size,
+    coalesce(a.hash, '') as sha256, coalesce(a.uploaded_at, a.created_at) as kept_since
+from kyc_artifacts a
+join kyc_attempts t on t.id = a.attempt_id
+join kyc_cases c on c.id = a.kyc_case_id
+where c.user_id = :user_id and a.state = 'stored'
+order by a.created_at, a.id;

@@ -58,6 +58,8 @@ def test_the_schema_is_that_of_the_code() -> None:
 async def test_everything_is_in_it_and_by_the_schema(world: World, owner: Conn) -> None:
     asha = await world.person()
     await world.verified(asha, "tier_1")
+    kept = await owner.fetchrow("update kyc_artifacts set state = 'stored', size = 7 returning id, artifact_type::text")
+    assert kept is not None
     said = {"consent_type": "marketing", "version": "2026-01", "granted": True}
     await asha.send("POST", "/v1/me/consents", json=said)
     support = world.client.user(scope="internal pii:read", client_id="support-console")
@@ -69,6 +71,8 @@ async def test_everything_is_in_it_and_by_the_schema(world: World, owner: Conn) 
     assert export["user"]["profile"] == (await asha.get()).json()["profile"]
     assert [each["consent_type"] for each in export["consents"]] == ["marketing"]
     assert export["verification"]["kyc_tier"] == "tier_1"
+    (document,) = [each for each in export["verification"]["documents"] if each["id"] == str(kept["id"])]
+    assert (document["artifact_type"], document["vendor"], document["size"]) == (kept[1], "hyperverge", 7)
     recipients = {each["recipient"]: each for each in export["recipients"]}
     assert recipients["support-console"]["fields"] == ["phone"]
     assert recipients["support-console"]["purposes"] == ["support"]

@@ -56,10 +56,11 @@ async def open_export(kyc: Kyc, archive: ClickHouse | None, controller: str, use
             purpose = actor.purpose or "legal_request"
             await reveal(tx, user_id, FIELDS, purpose, actor, resource="user_profiles", action="user.exported")
         recipients = await queries.list_recipients(tx, user_id=user_id)
+        documents = await queries.list_documents(tx, user_id=user_id)
         me = await open_me(tx, keyring, user_id)
     if me.pii_masked:
         raise PiiUnavailable
-    verification = Verification(status.kyc_status, status.kyc_tier, status.verified_at, status.checks)
+    verification = Verification(status.kyc_status, status.kyc_tier, status.verified_at, status.checks, documents)
     head = Head(SCHEMA, now(), controller, me, prefs, consents, verification, PURPOSES, recipients)
     return Opened(head, _accesses(kyc, archive, user_id))
 

@@ -11,7 +11,7 @@ from msgspec.structs import asdict
 from usercore.accounts.actions import Access
 from usercore.consents.actions import Consent
 from usercore.events import KycStatus, KycTier
-from usercore.exports.queries import Recipient
+from usercore.exports.queries import Document, Recipient
 from usercore.pii.classification import RetentionClass
 from usercore.pii.validators import INDIA
 from usercore.prefs.actions import StoredPrefs
@@ -57,6 +57,7 @@ class Verification(Struct, frozen=True):
     kyc_tier: KycTier
     verified_at: datetime | None
     checks: list[CheckView]
+    documents: list[Document]
 
 
 class Head(Struct, frozen=True):
@@ -125,6 +126,14 @@ def _top(head: Head) -> Iterator[str]:
             ("Verified", verification.verified_at),
             *((f"Check: {check.check}", f"{check.status}, by {check.vendor}") for check in verification.checks),
         ]
+    )
+    yield "<h2>Your documents</h2>"
+    yield _table(
+        ("Document", "From", "Kept since", "Size"),
+        (
+            (_name(each.artifact_type), each.vendor, each.kept_since, f"{each.size:,} bytes, {each.media_type}")
+            for each in verification.documents
+        ),
     )
     yield "<h2>Notifications</h2>"
     yield _pairs((_name(name), value) for name, value in asdict(head.notification_prefs).items())

@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from usercore.db import Conn, Sql
 from usercore.outbox import ActorKind
+from usercore.plugins import ArtifactType
 
 sql = Sql("exports")
 
@@ -22,5 +23,21 @@ class Recipient(Struct, frozen=True):
     last_at: datetime
 
 
+class Document(Struct, frozen=True):
+    """A document of a verification, which the privacy desk hands out by its id; `size` in bytes."""
+
+    id: UUID
+    artifact_type: ArtifactType
+    vendor: str
+    media_type: str
+    size: int
+    sha256: str
+    kept_since: datetime
+
+
 @sql
 async def list_recipients(conn: Conn, *, user_id: UUID) -> list[Recipient]: ...
+
+
+@sql
+async def list_documents(conn: Conn, *, user_id: UUID) -> list[Document]: ...
