@@ -7,8 +7,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar, cast
 from uuid import uuid4
@@ -438,3 +438,16 @@ async def vault_stand(bao: Bao, folder: Path) -> AsyncGenerator[VaultStand]:
         yield VaultStand(bao, folder, proxy)
     finally:
         await proxy.stop()
+
+
+@asynccontextmanager
+async def one_of_each(
+    folder: Path, bao: Bao, set_environment: Callable[[str, str], None]
+) -> AsyncGenerator[Sequence[Stand]]:
+    async with AsyncExitStack() as stack:
+        yield [
+            LocalStand(folder),
+            await stack.enter_async_context(gcp_stand()),
+            await stack.enter_async_context(aws_stand(set_environment)),
+            await stack.enter_async_context(vault_stand(bao, folder)),
+        ]

@@ -2,22 +2,35 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from msgspec import Struct
 from msgspec.structs import replace
 
 from tests.keys.people import long_ago, people, unreadable, wraps
 from tests.keys.test_rewrap import whole
-from tests.pii.kms_stands import Stand
+from tests.pii.kms_stands import Bao, Stand, one_of_each
 from usercore.db import Conn, Db
 from usercore.errors import KmsRefused, KmsUnavailable, OpenFailed
 from usercore.keys.actions import list_keys, retire, rewrap_epochs, rotate
 from usercore.keys.queries import KeyringRow, list_keyring
-from usercore.pii.keyring import PURPOSES, Keyring
-from usercore.pii.keystore import load, open_epoch
+from usercore.pii.keyring import PURPOSES, KeyPurpose, Keyring
+from usercore.pii.keystore import load, open_epoch, wrapped_epoch
 from usercore.pii.kms import Kms
 from usercore.rewraps.actions import reindex, rewrap
+
+
+class Row(Struct, frozen=True):
+    """An epoch as the database has it."""
+
+    epoch: int
+    purpose: KeyPurpose
+    version: int
+    kms_version: str
+    wrapped: bytes
+    commitment: bytes
 
 
 async def loaded(db: Db, kms: Kms) -> Keyring:
@@ -80,6 +93,28 @@ async def test_a_wrap_of_another_epoch_purpose_or_version_is_refused(kms: Kms, r
             continue  # Google's answer does not name the version; the commitment is what holds
         with pytest.raises(KmsRefused):
             await open_epoch(kms, replace(first, **changes))
+
+
+async def test_an_epoch_of_another_provider_is_refused(
+    bao: Bao, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the row says of who wrapped it."""
+    async with one_of_each(tmp_path, bao, monkeypatch.setenv) as stands:
+        opened = [stand.open() for stand in stands]
+        pairs = zip(opened, stands, strict=True)
+        rows = [await wrapped_epoch(kms, stand.uri, b"s" * 32, "user_keys", 1) for kms, stand in pairs]
+        for mine, kms in enumerate(opened):
+            version = (await kms.describe()).primary
+            for whose, made in enumerate(rows):
+                row = Row(1, made.purpose, made.version, made.kms_version, made.wrapped, made.commitment)
+                if whose == mine:
+                    assert await open_epoch(kms, row) == b"s" * 32
+                    continue
+                for claimed in (row, replace(row, kms_version=version)):
+                    with pytest.raises(KmsRefused):
+                        await open_epoch(kms, claimed)
+        for kms in opened:
+            await kms.close()
 
 
 async def test_an_outage_is_not_seen_by_who_runs_and_ends_for_who_starts(

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -12,7 +12,7 @@ import pytest
 from tests.databases import DatabaseUrls
 from tests.keys.people import first_name, pan
 from tests.keys.traffic import PEOPLE, Traffic
-from tests.pii.kms_stands import Bao, LocalStand, Stand, aws_stand, gcp_stand, vault_stand
+from tests.pii.kms_stands import Bao, Stand, one_of_each
 from tests.service import Client, Person, Signer, listening
 from tests.waiting import eventually
 from usercore import app
@@ -27,18 +27,6 @@ from usercore.worker import Parts
 OUTAGE_S = 60.0
 BACK_S = 30.0
 """So long after an outage all is as before without a restart."""
-
-
-@asynccontextmanager
-async def stands(folder: Path, bao: Bao, set_environment: Callable[[str, str], None]) -> AsyncGenerator[list[Stand]]:
-    """One of each provider."""
-    async with AsyncExitStack() as stack:
-        yield [
-            LocalStand(folder),
-            await stack.enter_async_context(gcp_stand()),
-            await stack.enter_async_context(aws_stand(set_environment)),
-            await stack.enter_async_context(vault_stand(bao, folder)),
-        ]
 
 
 @asynccontextmanager
@@ -164,7 +152,7 @@ async def test_a_minute_without_each_provider(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "kms").mkdir()
-    async with stands(tmp_path / "kms", bao, monkeypatch.setenv) as each:
+    async with one_of_each(tmp_path / "kms", bao, monkeypatch.setenv) as each:
         by_uri = {stand.uri: stand for stand in each}
         monkeypatch.setattr(app, "open_kms", lambda uri: by_uri[uri].open())  # pyright: ignore[reportUnknownLambdaType]
         outages: list[Outage] = []
