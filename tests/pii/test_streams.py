@@ -113,7 +113,9 @@ async def test_what_is_given_before_a_bad_chunk_is_good() -> None:
     assert b"".join(given) == PLAINTEXT[: 2 * CHUNK]
 
 
-@pytest.mark.parametrize(("key", "document"), [(os.urandom(32), DOCUMENT), (KEY, uuid4())])
+@pytest.mark.parametrize(
+    ("key", "document"), [(os.urandom(32), DOCUMENT), (KEY, uuid4())], ids=["another key", "another document"]
+)
 async def test_it_opens_with_its_own_key_for_its_own_document_only(key: bytes, document: UUID) -> None:
     with pytest.raises(OpenFailed):
         await unsealed(STREAM, key=key, document=document)
