@@ -71,7 +71,7 @@ async def test_made_rotated_moved_and_retired(db: Db, kms: Kms, operator: Db, ow
             after.unwrap(row.user_id, row)
     if stand.uri.startswith("aws"):  # which destroys whole keys only, and says so
         assert last.destroyed_kms_version is None
-        assert "in use" in last.proof
+        assert "keys-rewrap --from" in last.proof
     else:
         assert last.destroyed_kms_version == "1"
         for row in stolen:

@@ -34,6 +34,8 @@ from usercore.reseals.actions import Resealed, reseal
 from usercore.rewraps.actions import Step, paced, reindex, rewrap
 from usercore.users.actions import UnknownUser, get_version
 
+WIDTH = 160
+"""Columns: the names of AWS's keys are long."""
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 EXECUTE = click.option("--execute", is_flag=True, help="Do it; without, only the plan is shown.")
 
@@ -85,7 +87,7 @@ def keys_list(as_json: bool) -> None:
             str(epoch.epoch), epoch.purpose, str(epoch.version), epoch.state, f"{epoch.state_since:%Y-%m-%d %H:%M}",
             kms_version, _depends(epoch),
         )  # fmt: skip
-    Console(width=140).print(table)
+    Console(width=WIDTH).print(table)
     for row in found.quarantined:
         click.echo(
             f"quarantined: {row.user_id} {row.retention_class} version {row.version} of epoch {row.epoch}: "
@@ -98,7 +100,15 @@ def _depends(epoch: Epoch) -> str:
         return "what is written now"
     if epoch.dependents:
         return ", ".join(f"{count} {what}" for what, count in epoch.dependents.items())
-    return "" if epoch.unused_since is None else f"nothing since {epoch.unused_since:%Y-%m-%d %H:%M}; backups"
+    if epoch.state == "retired":
+        return ""
+    if epoch.purpose in actions.STAY:
+        return "the audit trail"
+    if epoch.purpose == "tokens":
+        return "cursors and idempotency keys of the last day"
+    if epoch.unused_since is None:
+        return "not known before keys-rewrap"
+    return f"nothing since {epoch.unused_since:%Y-%m-%d %H:%M}; backups"
 
 
 @click.command(epilog="Example: usercore keys-rotate --purpose user_keys --execute")

@@ -256,13 +256,16 @@ async def _destroy(owner: Db, kms: Kms, row: KeyringRow, live: Sequence[KeyringR
     """Destroys the version of the KMS key that wrapped it, unless that is still needed, and tries to open it."""
     description = await kms.describe()
     version: str | None = None
+    held = f"not proven: version {row.kms_version} of the KMS key"
     if row.kms_uri != description.uri:
         proof = f"not proven: {row.kms_uri}, which wrapped it, has to be destroyed where it is"
-    elif row.kms_version == description.primary or any(
-        (each.kms_uri, each.kms_version) == (row.kms_uri, row.kms_version) for each in live
-    ):
-        proof = f"not proven: version {row.kms_version} of the KMS key is in use; keys-rotate, keys-rewrap, keys-retire"
-        return Retired(row.epoch, None, proof)
+    elif row.kms_version == description.primary:
+        todo = (
+            "keys-rotate, keys-rewrap and this again; where a whole key is one version, keys-rewrap --from to another"
+        )
+        return Retired(row.epoch, None, f"{held} wraps what is new: {todo}")
+    elif shared := _wrapped_with(row, live):
+        return Retired(row.epoch, None, f"{held} wraps epochs {', '.join(map(str, shared))} too: retire or rewrap them")
     else:
         try:
             await kms.destroy(row.kms_version)
@@ -276,3 +279,9 @@ async def _destroy(owner: Db, kms: Kms, row: KeyringRow, live: Sequence[KeyringR
         await lock_keyring(tx)
         await queries.set_destroyed(tx, epoch=row.epoch)
     return Retired(row.epoch, version, proof)
+
+
+def _wrapped_with(row: KeyringRow, live: Sequence[KeyringRow]) -> list[int]:
+    """The epochs that open no more either when the version of the KMS key is destroyed that wrapped this one."""
+    version = (row.kms_uri, row.kms_version)
+    return [each.epoch for each in live if (each.kms_uri, each.kms_version) == version]
