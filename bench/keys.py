@@ -26,6 +26,7 @@ from usercore.pii.keyring import Keyring
 from usercore.pii.kms import open_kms
 from usercore.settings import load as load_settings
 from usercore.users.actions import create_user
+from usercore.worker import REWRAPS_PER_S
 
 READERS = 500
 KEYED = 300_000
@@ -50,6 +51,7 @@ def _rewrap(servers: Servers, environ: dict[str, str]) -> list[Result]:
     requests = [load.get("/v1/me", token) for token in tokens.values()]
     alone: list[float] = []
     beside: list[float] = []
+    beside_worker: list[float] = []
     with servers.running("usercore", "serve", environ=environ, port=port), load.client() as client:
         people.create(client, port, tokens)
         asyncio.run(_add_users(environ, KEYED))
@@ -64,11 +66,17 @@ def _rewrap(servers: Servers, environ: dict[str, str]) -> list[Result]:
             rewrapping = _keys_rewrap(environ, "--rate", str(PACE))
             reads(beside)
             rates.append(_rate(rewrapping))
+            asyncio.run(_rotate(environ))
+            rewrapping = _keys_rewrap(environ, "--rate", str(REWRAPS_PER_S))
+            reads(beside_worker)
+            rewrapping.kill()  # the next one goes on
+            rewrapping.communicate()
     alone_rate, *busy = rates
     return [
         at_least("keys", "rewrap, nothing else to do", alone_rate, "keys/s", 20_000),
         at_least("keys", "rewrap beside reads, paced", median(busy), "keys/s", 20_000),
         compare("keys", "GET /v1/me beside it", beside, "without it", alone, at_least=0.9),
+        compare("keys", "GET /v1/me beside a worker at its own pace", beside_worker, "without it", alone, at_least=0.9),
     ]
 
 
