@@ -29,10 +29,10 @@ down *args:
 demo *args:
     usercore demo "$@"
 
-# Run the tests on servers of their own; arguments go to pytest
+# Run the tests in two processes, each with servers of its own; arguments go to pytest (-n 0: in one)
 [group('build')]
 test *args:
-    pytest "$@"
+    pytest -n 2 --dist worksteal "$@"
 
 # Format, lint, types, imports and house rules: what CI runs besides the tests
 [group('build')]
