@@ -17,6 +17,7 @@ from uuid import UUID, uuid4
 
 import jwt
 import psutil
+import psycopg
 
 from usercore import migrate
 from usercore.clickhouse import ClickHouse
@@ -50,6 +51,11 @@ class Servers:
             self.kafka.kill()
         self.redis.kill()
         self.postgres.kill()
+
+    def checkpoint(self) -> None:
+        """Have PostgreSQL write now what it would write in the middle of a measurement."""
+        with psycopg.connect(self.postgres.admin_url, autocommit=True) as admin:
+            admin.execute("checkpoint")
 
     def environ(self, database: str, *, kafka: bool = False) -> dict[str, str]:
         """The environment of a service on a fresh, migrated database; Kafka's topics are shared by all of them.
