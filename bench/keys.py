@@ -18,7 +18,6 @@ from bench.report import Result, at_least, below, compare
 from bench.servers import Servers
 from usercore import app
 from usercore.db import Db
-from usercore.erased.actions import Erasing
 from usercore.erasure.actions import Erase, erase
 from usercore.keys.actions import rotate
 from usercore.outbox import SYSTEM
@@ -167,7 +166,7 @@ async def _in_process(environ: dict[str, str]) -> list[Result]:
             with suppress(asyncio.CancelledError):
                 await task
         await owner.close()
-        work = Erasing(parts.kyc, parts.artifacts, {}, "bench")
+        work = parts.erasing
         took: list[float] = []
         for _ in range(ERASED):
             user_id = uuid4()

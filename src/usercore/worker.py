@@ -48,6 +48,10 @@ class Parts(Struct, frozen=True):
     artifacts: Artifacts
     archive: ClickHouse | None
 
+    @property
+    def erasing(self) -> Erasing:
+        return Erasing(self.kyc, self.artifacts, self.settings.retention, self.settings.controller_name)
+
 
 SWEEP_PAUSE_S = 0.1
 """Between two rounds of a sweep: 50 cases a second, and time for everything else."""
@@ -198,7 +202,7 @@ async def rewrap_keys(parts: Parts, stop: asyncio.Event) -> None:
 
 async def erase_people(parts: Parts, stop: asyncio.Event) -> None:
     """Goes on with erasures that are not complete, erases what falls due, and hourly whom a backup brought back."""
-    work = Erasing(parts.kyc, parts.artifacts, parts.settings.retention, parts.settings.controller_name)
+    work = parts.erasing
     replayed_at = -math.inf
 
     async def once() -> None:

@@ -22,7 +22,7 @@ def desk(client: Client) -> Person:
 
 @pytest.fixture
 def work(parts: Parts) -> Erasing:
-    return Erasing(parts.kyc, parts.artifacts, parts.settings.retention, parts.settings.controller_name)
+    return parts.erasing
 
 
 async def erase(desk: Person, user_id: UUID, **said: Any) -> Reply:

@@ -146,10 +146,9 @@ async def test_a_thousand_among_two_thousand(
     restored = await asyncpg.connect(postgres.owner_url("restored_many"))
     assert named(await postgres_places(restored)) == EVERYBODY  # the backup brought them back
     async with app.opened(load({**environ, "POSTGRES_URL": postgres.app_url("restored_many")})) as old:
-        again = Erasing(old.kyc, old.artifacts, old.settings.retention, old.settings.controller_name)
-        assert await replay(again) == len(gone)
+        assert await replay(old.erasing) == len(gone)
         await seal(old.db, old.keyring)
-        await sound(again, old, users)
+        await sound(old.erasing, old, users)
     left = await postgres_places(restored)
     await restored.close()
     assert named(left) == EVERYBODY - GONE

@@ -67,9 +67,9 @@ async def opened(environ: Mapping[str, str]) -> AsyncGenerator[World]:
         operator = await Db.connect(environ["POSTGRES_OWNER_URL"], min_size=1, max_size=1)
         kms = open_kms(settings.pii_encryption_key_id)
         vendors = {"acme": told(Noting(Path(environ[VENDOR_TOLD])))}
-        kyc = replace(parts.kyc, vendors=vendors, rules=RULES)
+        work = replace(parts.erasing, kyc=replace(parts.kyc, vendors=vendors, rules=RULES))
         try:
-            yield World(operator, kms, Erasing(kyc, parts.artifacts, settings.retention, settings.controller_name))
+            yield World(operator, kms, work)
         finally:
             await kms.close()
             await operator.close()

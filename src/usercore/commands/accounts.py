@@ -11,6 +11,7 @@ import click
 from usercore import app
 from usercore.accounts import actions
 from usercore.accounts.actions import Account, Close, CloseReason, Freeze, FreezeReason, Unfreeze, UnfreezeReason
+from usercore.commands.options import EXECUTE, JSON
 from usercore.commands.settings import current
 from usercore.outbox import Actor
 from usercore.worker import Parts
@@ -21,8 +22,6 @@ OPERATOR = Actor(kind="admin", client="usercore-cli", scope="admin")
 USER = click.argument("user_id", type=click.UUID)
 NOTE = click.option("--note", help="Why, in words; sealed. Required with the reason `other`.")
 SOURCE = click.option("--source", default="admin", show_default=True, help="Whose hold it is.")
-EXECUTE = click.option("--execute", is_flag=True, help="Do it; without, only the plan is shown.")
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 Deed = Callable[[Parts], Awaitable[object]]
 

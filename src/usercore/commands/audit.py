@@ -16,13 +16,13 @@ from usercore import app
 from usercore.archive.actions import Reconciled, list_archived, reconcile
 from usercore.commands.audit_files import export, keys_in, verify_files
 from usercore.commands.audit_parts import Part, verify_parts
+from usercore.commands.options import JSON
 from usercore.commands.settings import current
 from usercore.server import settle
 from usercore.trail.actions import Checkpoint, Finding, Verified, prove
 from usercore.trail.merkle import Proof, is_proven
 
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 SAID = {
     "changed": "the row {event_id} was changed",
     "removed": "the row {event_id} was removed",

@@ -7,6 +7,7 @@ import msgspec
 
 from usercore import app
 from usercore import migrate as migrations
+from usercore.commands.options import EXECUTE, JSON
 from usercore.commands.settings import current
 
 
@@ -34,7 +35,7 @@ def migrate(write_manifest: bool) -> None:
 
 
 @click.command(epilog="Example: usercore migrate-plan --json")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@JSON
 def migrate_plan(as_json: bool) -> None:
     """Show what `migrate` would run and which locks it would take; changes nothing."""
     _show(migrations.plan(_owner_url()), as_json, "Nothing to apply")
@@ -42,8 +43,8 @@ def migrate_plan(as_json: bool) -> None:
 
 @click.command(epilog="Example: usercore rollback 1 --execute")
 @click.argument("count", type=click.IntRange(1), default=1)
-@click.option("--execute", is_flag=True, help="Do it; without, only the plan is shown.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@EXECUTE
+@JSON
 def rollback(count: int, execute: bool, as_json: bool) -> None:
     """Undo the newest COUNT migrations, newest first."""
     _show(migrations.rollback(_owner_url(), count, execute, _say), as_json, "Nothing to undo")

@@ -14,16 +14,15 @@ from rich.table import Table
 from usercore import app
 from usercore.commands.accounts import OPERATOR
 from usercore.commands.audit_files import ROWS, keys_in, verify_files
+from usercore.commands.options import JSON
 from usercore.commands.settings import current
 from usercore.commands.signatures import FILE, KEYS
-from usercore.erased.actions import Certificate, DestroyedKey, Erasing, SignedCertificate
+from usercore.erased.actions import Certificate, DestroyedKey, SignedCertificate
 from usercore.erasure.actions import Erase, Erased, EraseReason, erase
 from usercore.errors import SignatureRefused
 from usercore.pii.validators import INDIA
 from usercore.signatures import read_keys, verify
 from usercore.trail.actions import SealedRow
-
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
 @click.command(epilog="Example: usercore user-erase 6f0c1f2e-… --reason user_request --execute > certificate.json")
@@ -36,10 +35,8 @@ def user_erase(user_id: UUID, reason: EraseReason, note: str | None, execute: bo
     """Erase the person USER_ID: shows what would become of what; with --execute prints the signed certificate."""
 
     async def work() -> Erased:
-        settings = current()
-        async with app.opened(settings) as parts:
-            erasing = Erasing(parts.kyc, parts.artifacts, settings.retention, settings.controller_name)
-            return await erase(erasing, user_id, Erase(reason, note, dry_run=not execute), OPERATOR, None)
+        async with app.opened(current()) as parts:
+            return await erase(parts.erasing, user_id, Erase(reason, note, dry_run=not execute), OPERATOR, None)
 
     done = asyncio.run(work())
     if as_json or done.certificate is not None:

@@ -21,6 +21,7 @@ from rich.table import Table
 
 from usercore import app
 from usercore.commands.accounts import OPERATOR
+from usercore.commands.options import EXECUTE, JSON
 from usercore.commands.settings import current
 from usercore.db import Db
 from usercore.errors import UserNotFound
@@ -36,8 +37,6 @@ from usercore.users.actions import UnknownUser, get_version
 
 WIDTH = 160
 """Columns: the names of AWS's keys are long."""
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-EXECUTE = click.option("--execute", is_flag=True, help="Do it; without, only the plan is shown.")
 
 
 class Tools(Struct, frozen=True):

@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import RecordMetadata
 
 from usercore import avro, kafka
+from usercore.commands.options import EXECUTE, JSON
 from usercore.commands.settings import current
 from usercore.consumer import TOPICS
 from usercore.db import Db
@@ -23,8 +24,6 @@ from usercore.outbox import get_backlog
 REPLAY_GROUP = "usercore.dlq-replay"
 """Its committed offsets say which dead letters were replayed."""
 QUIET_S = 1.5
-
-JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
 @click.command(epilog="""Example: usercore emit auth.created.v1 '{"auth_id":"6f…","email":"asha@example.in"}'""")
@@ -78,7 +77,7 @@ def tail(topic: str, count: int | None, seconds: float | None, new: bool) -> Non
 
 
 @click.command(epilog="Example: usercore outbox-status --json")
-@JSON_OPTION
+@JSON
 def outbox_status(as_json: bool) -> None:
     """Show how many events wait for Kafka, and since when."""
 
@@ -100,7 +99,7 @@ def outbox_status(as_json: bool) -> None:
 
 
 @click.command(epilog="Example: usercore dlq-list")
-@JSON_OPTION
+@JSON
 def dlq_list(as_json: bool) -> None:
     """List the dead letters: where each comes from and why, never what is in it."""
     letters = _run(_letters(REPLAY_GROUP))
@@ -117,8 +116,8 @@ def dlq_list(as_json: bool) -> None:
 
 
 @click.command(epilog="Example: usercore dlq-replay --execute")
-@click.option("--execute", is_flag=True, help="Do it; without, only the plan is shown.")
-@JSON_OPTION
+@EXECUTE
+@JSON
 def dlq_replay(execute: bool, as_json: bool) -> None:
     """Put the dead letters that were not replayed yet back on the topics they came from.
 

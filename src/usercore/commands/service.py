@@ -8,6 +8,7 @@ import click
 import msgspec
 import uvloop
 
+from usercore.commands.options import JSON
 from usercore.commands.settings import current
 from usercore.settings import Settings, masked
 from usercore.telemetry import configure_logging, configure_tracing
@@ -37,7 +38,7 @@ def work(loops: tuple[str, ...]) -> None:
 
 
 @click.command(epilog="Example: usercore config --json")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@JSON
 def config(as_json: bool) -> None:
     """Show the effective settings, secrets masked."""
     shown = masked(current())

@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from usercore import app
+from usercore.commands.options import JSON
 from usercore.commands.settings import current
 from usercore.consents.actions import SignedReceipt
 from usercore.consents.receipts import Receipt
@@ -22,7 +23,6 @@ KEYS = click.option(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Our public keys: a JWK set, as public-keys prints it.",
 )
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
 @click.command(epilog="Example: usercore public-keys > usercore-keys.json")

@@ -11,21 +11,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from usercore import app
+from usercore.commands.options import EXECUTE, JSON
 from usercore.commands.settings import current
 from usercore.db import Db
 from usercore.upkeep.actions import Message, OpenCase, list_messages, list_open_cases, reconcile, replay
 
 MOST = 1000
 
-JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-EXECUTE_OPTION = click.option("--execute", is_flag=True, help="Do it; without, only the plan is shown.")
 VENDOR_OPTION = click.option("--vendor", help="Of this vendor only.")
 
 
 @click.command(epilog="Example: usercore webhook-replay --vendor hyperverge --execute")
 @VENDOR_OPTION
-@EXECUTE_OPTION
-@JSON_OPTION
+@EXECUTE
+@JSON
 def webhook_replay(vendor: str | None, execute: bool, as_json: bool) -> None:
     """Let webhooks be applied now that were not: those that wait, that no plugin could read, that nobody claimed.
 
@@ -62,8 +61,8 @@ def webhook_replay(vendor: str | None, execute: bool, as_json: bool) -> None:
 @click.command(epilog="Example: usercore kyc-reconcile --older-than 60 --execute")
 @VENDOR_OPTION
 @click.option("--older-than", type=click.IntRange(0), default=60, show_default=True, help="Minutes since it began.")
-@EXECUTE_OPTION
-@JSON_OPTION
+@EXECUTE
+@JSON
 def kyc_reconcile(vendor: str | None, older_than: int, execute: bool, as_json: bool) -> None:
     """Ask the vendors now about cases that are open for long, and let the cases follow what they say.
 

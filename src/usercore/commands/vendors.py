@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from usercore.commands.options import JSON
 from usercore.commands.settings import current
 from usercore.devstack.environment import checkout
 from usercore.plugins import distributions
@@ -21,7 +22,6 @@ from usercore.settings import Settings
 from usercore.testing import kit, skeleton
 from usercore.testing.kit import Report, Subject
 
-JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 MARKS = {"passed": "[green]passed [/green]", "failed": "[red]FAILED [/red]", "skipped": "skipped"}
 
 WIDE = 200
@@ -46,7 +46,7 @@ class Row(Struct, frozen=True, kw_only=True):
 
 
 @click.command(epilog="Example: usercore vendors --json")
-@JSON_OPTION
+@JSON
 def vendors(as_json: bool) -> None:
     """Show the vendors that are installed, which of them are enabled, and their settings, secrets masked.
 
@@ -67,7 +67,7 @@ def vendors(as_json: bool) -> None:
 
 @click.command(epilog="Example: usercore vendor-check hyperverge")
 @click.argument("name")
-@JSON_OPTION
+@JSON
 def vendor_check(name: str, as_json: bool) -> None:
     """Prove that the installed vendor NAME keeps a plugin's promises, with its own sandbox.
 
