@@ -124,7 +124,7 @@ def _top(head: Head) -> Iterator[str]:
             ("Open since", head.user.created_at),
             ("Verification", f"{_name(verification.kyc_status)}, {_name(verification.kyc_tier)}"),
             ("Verified", verification.verified_at),
-            *((f"Check: {check.check}", f"{check.status}, by {check.vendor}") for check in verification.checks),
+            *((f"Check: {_name(check.check)}", f"{check.status}, by {check.vendor}") for check in verification.checks),
         ]
     )
     yield "<h2>Your documents</h2>"
@@ -191,7 +191,15 @@ def _at(at: datetime) -> str:
     return f"{at.astimezone(INDIA):%d %B %Y, %H:%M} IST"
 
 
-NAMES = {"pan_number": "PAN", "aadhaar_last4": "Aadhaar, last four digits", "avatar_url": "Picture", "email": "E-mail"}
+NAMES = {
+    "pan": "PAN",
+    "pan_number": "PAN",
+    "pan_card": "PAN card",
+    "aadhaar_last4": "Aadhaar, last four digits",
+    "avatar_url": "Picture",
+    "email": "E-mail",
+    "sms_enabled": "SMS enabled",
+}
 
 
 def _name(name: str) -> str:
