@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from msgspec import Struct
 from msgspec.structs import replace
 
 from tests.keys.people import long_ago, people, unreadable, wraps
@@ -16,21 +15,11 @@ from usercore.db import Conn, Db
 from usercore.errors import KmsRefused, KmsUnavailable, OpenFailed
 from usercore.keys.actions import list_keys, retire, rewrap_epochs, rotate
 from usercore.keys.queries import KeyringRow, list_keyring
-from usercore.pii.keyring import PURPOSES, KeyPurpose, Keyring
+from usercore.pii.keyring import PURPOSES, Keyring
 from usercore.pii.keystore import load, open_epoch, wrapped_epoch
 from usercore.pii.kms import Kms
+from usercore.pii.queries import EpochRow
 from usercore.rewraps.actions import reindex, rewrap
-
-
-class Row(Struct, frozen=True):
-    """An epoch as the database has it."""
-
-    epoch: int
-    purpose: KeyPurpose
-    version: int
-    kms_version: str
-    wrapped: bytes
-    commitment: bytes
 
 
 async def loaded(db: Db, kms: Kms) -> Keyring:
@@ -106,7 +95,15 @@ async def test_an_epoch_of_another_provider_is_refused(
         for mine, kms in enumerate(opened):
             version = (await kms.describe()).primary
             for whose, made in enumerate(rows):
-                row = Row(1, made.purpose, made.version, made.kms_version, made.wrapped, made.commitment)
+                row = EpochRow(
+                    epoch=1,
+                    purpose=made.purpose,
+                    version=made.version,
+                    state="active",
+                    kms_version=made.kms_version,
+                    wrapped=made.wrapped,
+                    commitment=made.commitment,
+                )
                 if whose == mine:
                     assert await open_epoch(kms, row) == b"s" * 32
                     continue
