@@ -47,3 +47,7 @@ where user_id = :user_id;
 -- name: set_certificate
 -- The first one that is complete stands.
 update erasures set certificate = :certificate where user_id = :user_id and certificate is null;
+
+-- name: get_outstanding
+-- How many erasures a store or vendor keeps from being complete, and how often that was tried, once a minute, for one.
+select count(*) as count, coalesce(max(e.tries), 0) as most_tries from erasures e where e.certificate is null;

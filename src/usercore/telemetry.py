@@ -90,6 +90,8 @@ class Metrics:
         self._open_failures = counter("usercore_pii_open_failures", "Sealed values that did not open", "reason")
         self._outbox_depth = gauge("usercore_outbox_depth", "Events that wait to be published")
         self._outbox_oldest = gauge("usercore_outbox_oldest_seconds", "Age of the oldest of them")
+        self._erasures = gauge("usercore_erasures_outstanding", "Erasures without a certificate yet")
+        self._erasure_tries = gauge("usercore_erasure_tries", "Tries, one a minute, of the one that takes longest")
         self._relay_events = counter("usercore_relay_events", "Events handed to Kafka", "outcome")
         self._consumer_lag = gauge("usercore_consumer_lag", "Records not yet consumed", "topic", "partition")
         self._consumer_events = counter("usercore_consumer_events", "Records consumed", "topic", "outcome")
@@ -170,6 +172,10 @@ class Metrics:
     def outbox(self, depth: int, oldest_seconds: float) -> None:
         self._outbox_depth.set(depth)
         self._outbox_oldest.set(oldest_seconds)
+
+    def erasures_outstanding(self, count: int, most_tries: int) -> None:
+        self._erasures.set(count)
+        self._erasure_tries.set(most_tries)
 
     def relay_events(self, outcome: str, count: int = 1) -> None:
         self._relay_events.labels(outcome).inc(count)

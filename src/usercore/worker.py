@@ -20,7 +20,7 @@ from usercore.checkpoints import Publisher
 from usercore.clickhouse import ClickHouse
 from usercore.consumer import AuthConsumer
 from usercore.db import Db
-from usercore.erased.actions import Erasing, finish_open
+from usercore.erased.actions import Erasing, finish_open, get_outstanding
 from usercore.erasure.actions import erase_forgotten, fall_due, forget_late_addresses, replay
 from usercore.errors import ServiceUnavailable
 from usercore.events import now
@@ -226,8 +226,10 @@ async def watch(parts: Parts, stop: asyncio.Event) -> None:
     async def once() -> None:
         async with parts.db.read() as conn:
             backlog = await get_backlog(conn)
+            outstanding = await get_outstanding(conn)
         age = 0.0 if backlog.oldest is None else (now() - backlog.oldest).total_seconds()
         telemetry.metrics.outbox(backlog.depth, age)
+        telemetry.metrics.erasures_outstanding(outstanding.count, outstanding.most_tries)
         pool = parts.db.pool_stats()
         telemetry.metrics.db_pool(in_use=pool.in_use, idle=pool.idle)
 

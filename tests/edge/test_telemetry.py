@@ -198,6 +198,7 @@ def test_the_others_are_counted() -> None:
     metrics.consumer_events("auth.created.v1", "applied", 7)
     metrics.dead_letters("auth.created.v1")
     metrics.db_pool(in_use=1, idle=2)
+    metrics.erasures_outstanding(2, 61)
     metrics.audit_partition_horizon(60)
     metrics.keyring_epochs("active", 4)
     metrics.redis_up(True)
@@ -215,6 +216,8 @@ def test_the_others_are_counted() -> None:
         'usercore_pii_open_failures_total{reason="wrong_key"} 1.0',
         "usercore_outbox_depth 3.0",
         "usercore_outbox_oldest_seconds 1.5",
+        "usercore_erasures_outstanding 2.0",
+        "usercore_erasure_tries 61.0",
         'usercore_relay_events_total{outcome="published"} 4.0',
         'usercore_consumer_lag{partition="0",topic="auth.created.v1"} 9.0',
         'usercore_consumer_events_total{outcome="applied",topic="auth.created.v1"} 7.0',

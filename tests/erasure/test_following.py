@@ -20,7 +20,8 @@ from tests.verbs.world import RULES, Acme, vendor
 from usercore.artifacts.store import Store
 from usercore.db import Conn, Db
 from usercore.devstack.postgres import Postgres
-from usercore.erased.actions import LIST, Erasing, finish, finish_open, get_certificate
+from usercore.erased.actions import LIST, Erasing, finish, finish_open, get_certificate, get_outstanding
+from usercore.erased.queries import Outstanding
 from usercore.erasure.actions import Erase, erase, erase_forgotten, fall_due, replay
 from usercore.errors import ServiceUnavailable
 from usercore.events import now
@@ -79,9 +80,14 @@ async def test_a_store_that_is_away_is_waited_for(work: Erasing, owner: Conn) ->
     done = await erase(away, user_id, ASKED, SYSTEM, None)
     assert done.certificate is None
     assert await left_of(owner, user_id) == []  # gone all the same
+    assert await get_outstanding(owner) == Outstanding(1, 0)
     assert (await erase(away, user_id, ASKED, SYSTEM, None)).certificate is None
+    assert await finish_open(away) == 1
+    assert await get_outstanding(owner) == Outstanding(1, 1)
+    await soon(owner)
     assert await finish_open(work) == 1
     assert await finish_open(work) == 0
+    assert await get_outstanding(owner) == Outstanding(0, 0)
     signed = await get_certificate(work, user_id)
     assert signed is not None
     assert (await erase(work, user_id, ASKED, SYSTEM, None)).certificate == signed

@@ -13,8 +13,9 @@ from msgspec import Struct
 from usercore import telemetry
 from usercore.artifacts.actions import Artifacts, path_of
 from usercore.attempts.actions import Kyc
+from usercore.db import Conn
 from usercore.erased import queries
-from usercore.erased.queries import ErasureRow
+from usercore.erased.queries import ErasureRow, Outstanding
 from usercore.errors import ServiceUnavailable
 from usercore.events import now
 from usercore.pii.classification import RetentionClass
@@ -95,6 +96,11 @@ async def get_certificate(work: Erasing, user_id: UUID) -> SignedCertificate | N
     if row is None or row.certificate is None:
         return None
     return msgspec.json.decode(row.certificate, type=SignedCertificate)
+
+
+async def get_outstanding(conn: Conn) -> Outstanding:
+    """What is not complete."""
+    return await queries.get_outstanding(conn)
 
 
 async def finish_open(work: Erasing) -> int:

@@ -29,6 +29,13 @@ class ErasureRow(Struct, frozen=True):
     certificate: str | None
 
 
+class Outstanding(Struct, frozen=True):
+    """Erasures without a certificate, and the tries of the one that was tried most."""
+
+    count: int
+    most_tries: int
+
+
 class DocumentRow(Struct, frozen=True):
     id: UUID
     kyc_case_id: UUID
@@ -75,3 +82,7 @@ async def set_progress(
 
 @sql
 async def set_certificate(conn: Conn, *, user_id: UUID, certificate: str) -> None: ...
+
+
+@sql
+async def get_outstanding(conn: Conn) -> Outstanding: ...
