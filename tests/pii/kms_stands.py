@@ -30,7 +30,7 @@ from werkzeug.serving import make_server
 from tests.proxy import Proxy
 from usercore.devstack.processes import free_port
 from usercore.pii.kms import Kms, VersionState, open_kms
-from usercore.pii.kms.gcp import GcpKms
+from usercore.pii.kms.gcp import RECONNECT, GcpKms
 from usercore.pii.kms.local import create, set_state
 
 Provider = Literal["local", "gcp-kms", "aws-kms", "hcvault"]
@@ -229,7 +229,7 @@ class GcpStand:
         self.uri = f"gcp-kms://{self.name}"
 
     def open(self) -> Kms:
-        channel = grpc.aio.insecure_channel(f"127.0.0.1:{self.proxy.port}")
+        channel = grpc.aio.insecure_channel(f"127.0.0.1:{self.proxy.port}", options=RECONNECT)
         transport = KeyManagementServiceGrpcAsyncIOTransport(channel=channel)
         return GcpKms(self.name, google_kms.KeyManagementServiceAsyncClient(transport=transport))
 

@@ -80,7 +80,9 @@ class Outage:
                             await self._late_shows_nothing(later, traffic)
                         assert not late.keyring.available
                         self.mend()
+                        mended_at = asyncio.get_running_loop().time()
                         await eventually(lambda: _is_available(late), within_s=BACK_S, why="the late one has no keys")
+                        self.seen["seconds till it was back"] = round(asyncio.get_running_loop().time() - mended_at)
                         await self._late_shows_all(later, traffic)
                         made = dict(zip(PURPOSES, await self._rotated(operator, kms), strict=True))
 

@@ -3,14 +3,17 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
+import grpc.aio
 import pytest
+from google.auth.credentials import AnonymousCredentials
 from google.cloud import kms as google_kms
 
 from tests.pii.kms_stands import AwsStand, Bao, GcpStand, VaultStand, aws_stand, gcp_stand, vault_stand
 from tests.pii.test_kms_contract import CONTEXT, KEY
 from usercore.errors import KmsRefused, KmsUnavailable
-from usercore.pii.kms import SCHEMES, open_kms
+from usercore.pii.kms import SCHEMES, gcp, open_kms
 
 
 @pytest.fixture
@@ -201,3 +204,15 @@ async def test_vault_over_tls_is_the_default(vault: VaultStand):
     with pytest.raises(KmsUnavailable, match=r"ClientConnectorSSLError|ClientConnectorError|Ssl|SSL"):
         await kms.describe()
     await kms.close()
+
+
+async def test_google_is_connected_to_again_soon_after_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    def create_channel(host: str, **options: Any) -> grpc.aio.Channel:
+        given.update(options)
+        return grpc.aio.insecure_channel("127.0.0.1:9")
+
+    monkeypatch.setattr(gcp.Transport, "create_channel", create_channel)
+    gcp.make_client(AnonymousCredentials())
+    assert {*gcp.RECONNECT} < {*given["options"]}

@@ -20,7 +20,7 @@ from usercore.pii.queries import EpochRow, NewEpoch
 
 REFRESH_SECONDS = 2.0  # so long a process may not know an epoch that another one made; it asks sooner when it meets one
 FIRST_RETRY_SECONDS = 0.5
-LONGEST_RETRY_SECONDS = 30.0  # "back to normal in under 30 s", after whatever outage
+LONGEST_RETRY_SECONDS = 15.0  # "back to normal in under 30 s" after whatever outage, with the time that loading takes
 
 log = telemetry.logger(__name__)
 

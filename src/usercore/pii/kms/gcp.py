@@ -6,17 +6,21 @@ https://cloud.google.com/kms/docs/data-integrity-guidelines asks.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Mapping
-from typing import TypeVar, cast
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import google.auth
 import google_crc32c
 import grpc
+import grpc.aio
 from google.api_core import exceptions
 from google.api_core.retry import AsyncRetry, if_exception_type
 from google.auth.credentials import Credentials
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 from google.cloud import kms
+from google.cloud.kms_v1.services.key_management_service.transports import (
+    KeyManagementServiceGrpcAsyncIOTransport as Transport,
+)
 
 from usercore.db import outside_transaction
 from usercore.errors import KmsRefused, KmsUnavailable
@@ -38,6 +42,12 @@ _TRANSIENT = (
 _RETRY = AsyncRetry(
     predicate=if_exception_type(exceptions.ServiceUnavailable), initial=0.1, maximum=0.5, timeout=TOTAL_S
 )
+RECONNECT = (
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.min_reconnect_backoff_ms", 2000),  # so long an attempt to connect takes at most
+)
+"""By itself gRPC pauses up to two minutes after an outage, and answers meanwhile that there is nobody."""
 _SCOPE = "https://www.googleapis.com/auth/cloudkms"
 _NAME = re.compile(r"projects/[^/]+/locations/[^/]+/keyRings/[\w-]{1,63}/cryptoKeys/[\w-]{1,63}", re.ASCII)
 
@@ -143,7 +153,7 @@ class GcpKms:
                 ) from None
             except GoogleAuthError as error:
                 raise KmsUnavailable(f"Google's credentials could not be had: {type(error).__name__}.") from None
-            self._client = Client(credentials=credentials)
+            self._client = make_client(credentials)
         return self._client
 
     async def _ask(self, call: Awaitable[T]) -> T:
@@ -164,6 +174,18 @@ class GcpKms:
         if key != self._name or not separator:
             raise KmsRefused("Google Cloud KMS answered for another key than the one that was asked for.")
         return version
+
+
+def make_client(credentials: Credentials) -> Client:
+    """Connects when it is first asked."""
+
+    def transport(**given: Any) -> Transport:
+        return Transport(channel=channel, **given)
+
+    def channel(host: str, *, options: Sequence[tuple[str, int]] = (), **given: Any) -> grpc.aio.Channel:
+        return Transport.create_channel(host, options=[*options, *RECONNECT], **given)
+
+    return Client(credentials=credentials, transport=transport)
 
 
 def _credentials() -> Credentials:
