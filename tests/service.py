@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -147,8 +148,8 @@ async def parts(settings: Settings) -> AsyncGenerator[Parts]:
         yield parts
 
 
-@pytest_asyncio.fixture
-async def client(parts: Parts, signer: Signer) -> AsyncGenerator[Client]:
+@asynccontextmanager
+async def client_of(parts: Parts, signer: Signer) -> AsyncGenerator[Client]:
     """A client of a real server in this process."""
     async with (
         app.api(parts) as (edge, _),
@@ -156,6 +157,12 @@ async def client(parts: Parts, signer: Signer) -> AsyncGenerator[Client]:
         aiohttp.ClientSession() as http,
     ):
         yield Client(http, base, signer)
+
+
+@pytest_asyncio.fixture
+async def client(parts: Parts, signer: Signer) -> AsyncGenerator[Client]:
+    async with client_of(parts, signer) as client:
+        yield client
 
 
 class listening:

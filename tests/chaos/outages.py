@@ -7,9 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
-import aiohttp
-
-from tests.service import Client, Person, Signer, listening
+from tests.service import Client, Person, Signer, client_of
 from tests.waiting import eventually
 from usercore import app, worker
 from usercore.settings import load
@@ -32,15 +30,10 @@ PREFS = dict.fromkeys(
 async def running(environ: Mapping[str, str], signer: Signer, loops: Sequence[str] = ()) -> AsyncGenerator[Client]:
     """A client of the service in this process, with background loops."""
     stop = asyncio.Event()
-    async with (
-        app.opened(load(environ)) as parts,
-        app.api(parts) as (edge, _),
-        listening(edge) as base,
-        aiohttp.ClientSession() as http,
-    ):
+    async with app.opened(load(environ)) as parts, client_of(parts, signer) as client:
         working = asyncio.create_task(worker.run(parts, loops, stop))
         try:
-            yield Client(http, base, signer)
+            yield client
         finally:
             stop.set()
             await working

@@ -133,7 +133,9 @@ async def test_retire(trial: Trial, world: World, owner: Conn, parts: Parts) -> 
     async def check(subject: Subject, where: str) -> None:
         await verbs.retired(world, subject)
         for done in await verbs.retired(world, subject):
-            row = await owner.fetchrow("select * from pii_keyring where epoch = $1", done.epoch)
+            row = await owner.fetchrow(
+                "select state::text, wrapped, kms_version from pii_keyring where epoch = $1", done.epoch
+            )
             assert row is not None
             assert (row["state"], row["wrapped"]) == ("retired", b""), where
             assert (await world.kms.describe()).versions[row["kms_version"]] == "destroyed", where

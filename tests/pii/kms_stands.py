@@ -57,6 +57,19 @@ class Stand(Protocol):
         """The server answers that it has too much to do, in its own way."""
         ...
 
+    def cut_off(self, on: bool) -> None:
+        """Nobody reaches it, until it is said otherwise."""
+        ...
+
+
+class _Remote:
+    proxy: Proxy
+
+    def cut_off(self, on: bool) -> None:
+        self.proxy.refuse = on
+        if on:
+            self.proxy.cut()
+
 
 class LocalStand:
     proxy = None
@@ -73,6 +86,9 @@ class LocalStand:
         set_state(self._path, version, state)
 
     def throttle(self, on: bool) -> None:
+        self.cut_off(on)
+
+    def cut_off(self, on: bool) -> None:
         here, away = self._path, self._path.with_suffix(".away")
         (here if on else away).rename(away if on else here)
 
@@ -222,7 +238,7 @@ class GcpServer:
         return version
 
 
-class GcpStand:
+class GcpStand(_Remote):
     def __init__(self, server: GcpServer, proxy: Proxy) -> None:
         self.server, self.proxy = server, proxy
         self.name = server.make()
@@ -258,7 +274,7 @@ async def gcp_stand() -> AsyncGenerator[GcpStand]:
         await server.stop(None)
 
 
-class AwsStand:
+class AwsStand(_Remote):
     """moto's KMS, which checks contexts; what it does not do, refusing a disabled key and throttling, is added."""
 
     def __init__(self, arn: str, proxy: Proxy, rules: "AwsRules") -> None:
@@ -398,7 +414,7 @@ def _until_it_answers(bao: Bao, process: "subprocess.Popen[bytes]") -> None:
             return
 
 
-class VaultStand:
+class VaultStand(_Remote):
     def __init__(self, bao: Bao, folder: Path, proxy: Proxy) -> None:
         self.bao, self.proxy = bao, proxy
         self.key = f"usercore-{uuid4()}"

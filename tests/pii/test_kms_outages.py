@@ -2,18 +2,16 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-import aiohttp
 import pytest
 
 from tests.databases import DatabaseUrls
 from tests.keys.people import first_name, pan
 from tests.keys.traffic import PEOPLE, Traffic
 from tests.pii.kms_stands import Bao, Stand, one_of_each
-from tests.service import Client, Person, Signer, listening
+from tests.service import Client, Person, Signer, client_of
 from tests.waiting import eventually
 from usercore import app
 from usercore.db import Db
@@ -29,17 +27,6 @@ BACK_S = 30.0
 """So long after an outage all is as before without a restart."""
 
 
-@asynccontextmanager
-async def a_process(settings: Settings, signer: Signer) -> AsyncGenerator[tuple[Parts, Client]]:
-    async with (
-        app.opened(settings) as parts,
-        app.api(parts) as (edge, _),
-        listening(edge) as base,
-        aiohttp.ClientSession() as http,
-    ):
-        yield parts, Client(http, base, signer)
-
-
 class Outage:
     """One service with one provider: a process that runs when the KMS goes, and one that starts without it."""
 
@@ -49,37 +36,24 @@ class Outage:
         self._signer = signer
         self.seen: Counter[str] = Counter()
 
-    def cut(self) -> None:
-        if self._stand.proxy is None:
-            self._stand.throttle(on=True)  # a file that is not there
-        else:
-            self._stand.proxy.refuse = True
-            self._stand.proxy.cut()
-
-    def mend(self) -> None:
-        if self._stand.proxy is None:
-            self._stand.throttle(on=False)
-        else:
-            self._stand.proxy.refuse = False
-
     async def lived_through(self) -> None:
         assert self._settings.postgres_owner_url is not None
         operator = await Db.connect(self._settings.postgres_owner_url.reveal(), min_size=1, max_size=2)
         kms = self._stand.open()
         try:
-            async with a_process(self._settings, self._signer) as (parts, client):
+            async with app.opened(self._settings) as parts, client_of(parts, self._signer) as client:
                 traffic = Traffic(client)
                 async with traffic.flowing():
                     await traffic.turned_over()
-                    self.cut()
+                    self._stand.cut_off(True)
                     over_at = asyncio.get_running_loop().time() + OUTAGE_S
-                    async with a_process(self._settings, self._signer) as (late, later):
+                    async with app.opened(self._settings) as late, client_of(late, self._signer) as later:
                         while asyncio.get_running_loop().time() < over_at:
                             await self._nothing_new(operator, kms)
                             await self._newcomer_is_served(client)
                             await self._late_shows_nothing(later, traffic)
                         assert not late.keyring.available
-                        self.mend()
+                        self._stand.cut_off(False)
                         mended_at = asyncio.get_running_loop().time()
                         await eventually(lambda: _is_available(late), within_s=BACK_S, why="the late one has no keys")
                         self.seen["seconds till it was back"] = round(asyncio.get_running_loop().time() - mended_at)
@@ -156,7 +130,11 @@ async def test_a_minute_without_each_provider(
     (tmp_path / "kms").mkdir()
     async with one_of_each(tmp_path / "kms", bao, monkeypatch.setenv) as each:
         by_uri = {stand.uri: stand for stand in each}
-        monkeypatch.setattr(app, "open_kms", lambda uri: by_uri[uri].open())  # pyright: ignore[reportUnknownLambdaType]
+
+        def opened(uri: str) -> Kms:
+            return by_uri[uri].open()
+
+        monkeypatch.setattr(app, "open_kms", opened)
         outages: list[Outage] = []
         for stand in each:
             urls = databases()
