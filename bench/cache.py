@@ -28,11 +28,9 @@ from usercore.profiles.actions import (
     ProfileReader,
     keys_of,
     mask,
-    read_batch,
     update_profile,
 )
 from usercore.profiles.profile import AddressPatch
-from usercore.profiles.queries import ReadProfileRow
 from usercore.settings import load
 from usercore.users.actions import add_users
 
@@ -63,10 +61,9 @@ async def _run(environ: dict[str, str]) -> list[Result]:
             await add_users(tx, parts.keyring, [(user_id, "asha@example.in") for user_id in sorted(users)], SYSTEM)
         for user_id in users:
             await update_profile(parts.db, parts.keyring, user_id, PROFILE, SYSTEM)
-        full: Batcher[AuditRow, ReadProfileRow | None] = Batcher(parts.db.dedicated, read_batch, _unseen)
-        light: Batcher[AuditRow, int] = Batcher(parts.db.dedicated, _versions, _unseen)
+        light = Batcher(parts.db.dedicated, prepare=_audit_row, run=_versions, finish=_same, observe=_unseen)
         client = redis.asyncio.Redis.from_url(settings.redis_url.reveal())
-        reader = ProfileReader(full, parts.keyring)
+        reader = ProfileReader(parts.db.dedicated, parts.keyring, _unseen)
         async with parts.db.begin() as tx:
             keys = {user_id: await keys_of(tx, parts.keyring, user_id, ADDRESS.retention) for user_id in users}
 
@@ -79,10 +76,7 @@ async def _run(environ: dict[str, str]) -> list[Result]:
             await cast("Awaitable[object]", client.set(f"{user_id}", bytes(blob)))
 
         async def from_redis(user_id: UUID) -> Me:
-            change = Change(action="profile.read", user_id=user_id, resource="user_profiles", new=READ_MASKED)
-            blob, _ = await asyncio.gather(
-                cast("Awaitable[bytes]", client.get(f"{user_id}")), light.read(audit_row(change, ADMIN))
-            )
+            blob, _ = await asyncio.gather(cast("Awaitable[bytes]", client.get(f"{user_id}")), light.read(user_id))
             return msgspec.json.decode(keys[user_id].open(ADDRESS, Sealed(blob)).reveal(), type=Me)
 
         assert await from_redis(users[0]) == await from_row(users[0])
@@ -90,8 +84,8 @@ async def _run(environ: dict[str, str]) -> list[Result]:
         for _ in range(ROUNDS):
             ours.append(await _load(from_row, users))
             theirs.append(await _load(from_redis, users))
-        for batcher in (full, light):
-            await batcher.close()
+        await reader.close()
+        await light.close()
         await client.aclose()
     rates = [[rate for rate, _ in each] for each in (ours, theirs)]
     costs = [[cpu_us for _, cpu_us in each] for each in (ours, theirs)]
@@ -110,6 +104,15 @@ _LIGHT = _FULL.partition("\nselect\n    found.*")[0] + (
     "\nselect u.version from readers r cross join lateral"
     " (select version from users where users.id = r.user_id offset 0) as u"
 )
+
+
+def _audit_row(user_id: UUID) -> AuditRow:
+    change = Change(action="profile.read", user_id=user_id, resource="user_profiles", new=READ_MASKED)
+    return audit_row(change, ADMIN)
+
+
+def _same(version: int) -> int:
+    return version
 
 
 async def _versions(conn: Conn, reads: Sequence[AuditRow]) -> list[int]:

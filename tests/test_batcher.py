@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
@@ -19,13 +20,12 @@ from usercore import batcher as batching
 from usercore.batcher import Batcher
 from usercore.db import Conn, Db
 from usercore.errors import AuditUnavailable, NetworkInTransaction
-from usercore.outbox import SYSTEM, Actor, AuditRow
+from usercore.outbox import SYSTEM, Actor
 from usercore.pii import keystore
 from usercore.pii.keyring import Keyring
 from usercore.pii.kms import local, open_kms
-from usercore.profiles import actions, queries
+from usercore.profiles import queries
 from usercore.profiles.actions import ProfileReader
-from usercore.profiles.queries import ReadProfileRow
 from usercore.users.actions import UnknownUser, add_users
 
 READERS = 64
@@ -53,20 +53,18 @@ Outcomes = list[tuple[str, int]]
 
 
 class Reading:
-    """A batcher on one database, with what it observed."""
+    """A reader on one database, with what it observed."""
 
-    def __init__(self, db: Db) -> None:
+    def __init__(self, db: Db, keyring: Keyring) -> None:
         self.outcomes: Outcomes = []
-        self.batcher: Batcher[AuditRow, ReadProfileRow | None] = Batcher(
-            db.dedicated, actions.read_batch, lambda outcome, rows: self.outcomes.append((outcome, rows))
-        )
+        self.reader = ProfileReader(db.dedicated, keyring, lambda outcome, rows: self.outcomes.append((outcome, rows)))
 
 
 @pytest_asyncio.fixture
-async def reading(db: Db) -> AsyncGenerator[Reading]:
-    reading = Reading(db)
+async def reading(db: Db, keyring: Keyring) -> AsyncGenerator[Reading]:
+    reading = Reading(db, keyring)
     yield reading
-    await reading.batcher.close()
+    await reading.reader.close()
 
 
 def actor_of(user_id: UUID) -> Actor:
@@ -93,33 +91,31 @@ async def read_rows(owner: Conn) -> dict[UUID, int]:
 
 
 async def test_each_reader_gets_its_own_profile_and_one_audit_row(
-    reading: Reading, keyring: Keyring, users: list[UUID], owner: Conn
+    reading: Reading, users: list[UUID], owner: Conn
 ) -> None:
-    assert all(await read_all(ProfileReader(reading.batcher, keyring), users))
+    assert all(await read_all(reading.reader, users))
     assert await read_rows(owner) == dict.fromkeys(users, 1)
     assert len(reading.outcomes) < READERS / 2, "64 readers that come together share statements"
     assert sum(rows for _, rows in reading.outcomes) == READERS
 
 
-async def test_no_audit_no_plaintext(reading: Reading, keyring: Keyring, users: list[UUID], owner: Conn) -> None:
+async def test_no_audit_no_plaintext(reading: Reading, users: list[UUID], owner: Conn) -> None:
     await owner.execute("revoke insert on user_audit from usercore_app")
-    assert not any(await read_all(ProfileReader(reading.batcher, keyring), users))
+    assert not any(await read_all(reading.reader, users))
     assert await read_rows(owner) == {}
     await owner.execute("grant insert on user_audit to usercore_app")
-    assert all(await read_all(ProfileReader(reading.batcher, keyring), users))
+    assert all(await read_all(reading.reader, users))
 
 
-async def test_unknown_users_leave_no_row(reading: Reading, keyring: Keyring, owner: Conn) -> None:
+async def test_unknown_users_leave_no_row(reading: Reading, owner: Conn) -> None:
     stranger = uuid4()
     with pytest.raises(UnknownUser):
-        await ProfileReader(reading.batcher, keyring).read(stranger, actor_of(stranger))
+        await reading.reader.read(stranger, actor_of(stranger))
     assert await read_rows(owner) == {}
 
 
-async def test_one_readers_bad_value_costs_only_that_reader(
-    reading: Reading, keyring: Keyring, users: list[UUID], owner: Conn
-) -> None:
-    reader = ProfileReader(reading.batcher, keyring)
+async def test_one_readers_bad_value_costs_only_that_reader(reading: Reading, users: list[UUID], owner: Conn) -> None:
+    reader = reading.reader
     bad = Actor(kind="user", id=users[0], request_id="nul\0byte")  # PostgreSQL text holds no NUL
     results = await asyncio.gather(
         reader.read(users[0], bad),
@@ -132,9 +128,9 @@ async def test_one_readers_bad_value_costs_only_that_reader(
 
 
 async def test_a_cancelled_reader_does_not_cancel_its_neighbours(
-    reading: Reading, keyring: Keyring, users: list[UUID], owner: Conn
+    reading: Reading, users: list[UUID], owner: Conn
 ) -> None:
-    reader = ProfileReader(reading.batcher, keyring)
+    reader = reading.reader
     tasks = [asyncio.create_task(reader.read(user_id, actor_of(user_id))) for user_id in users]
     await turns(1)  # all of them wait now, none has been answered
     for task in tasks[::2]:
@@ -156,9 +152,9 @@ async def proxied(database: DatabaseUrls) -> AsyncGenerator[tuple[Proxy, Db]]:
 
 
 async def test_connections_killed_at_random_moments(
-    reading: Reading, keyring: Keyring, users: list[UUID], owner: Conn, database: DatabaseUrls
+    reading: Reading, users: list[UUID], owner: Conn, database: DatabaseUrls
 ) -> None:
-    reader = ProfileReader(reading.batcher, keyring)
+    reader = reading.reader
     stop = asyncio.Event()
     killed = 0
 
@@ -192,8 +188,8 @@ async def test_a_connection_lost_around_the_commit(
     proxied: tuple[Proxy, Db], keyring: Keyring, users: list[UUID], owner: Conn, moment: str
 ) -> None:
     proxy, db = proxied
-    reading = Reading(db)
-    reader = ProfileReader(reading.batcher, keyring)
+    reading = Reading(db, keyring)
+    reader = reading.reader
     assert all(await read_all(reader, users[:2])), "connects the lanes"
     committed_before = sum((await read_rows(owner)).values())
     if moment == "before":
@@ -215,7 +211,7 @@ async def test_a_connection_lost_around_the_commit(
     assert all(answered), "each is tried again on a new connection"
     rows = await read_rows(owner)
     assert {user_id: rows[user_id] - (user_id in users[:2]) for user_id in users} == dict.fromkeys(users, 1)
-    await reading.batcher.close()
+    await reading.reader.close()
 
 
 async def test_the_queue_is_bounded(
@@ -224,19 +220,60 @@ async def test_the_queue_is_bounded(
     proxy, db = proxied
     monkeypatch.setattr(batching, "QUEUE_BOUND", 16)
     monkeypatch.setattr(batching, "LARGEST_BATCH", 4)
-    reading = Reading(db)
-    reader = ProfileReader(reading.batcher, keyring)
+    reading = Reading(db, keyring)
+    reader = reading.reader
     proxy.delay_s = 0.05
     answered = await read_all(reader, users)
     assert answered.count(True) == 16, "what fits waits and is answered"
     assert reading.outcomes.count(("rejected", 1)) == READERS - 16
-    await reading.batcher.close()
+    await reading.reader.close()
 
 
-async def test_a_read_inside_a_transaction_is_a_bug(reading: Reading, keyring: Keyring, db: Db) -> None:
+async def test_a_read_inside_a_transaction_is_a_bug(reading: Reading, db: Db) -> None:
     async with db.begin():
         with pytest.raises(NetworkInTransaction):
-            await ProfileReader(reading.batcher, keyring).read(uuid4(), SYSTEM)
+            await reading.reader.read(uuid4(), SYSTEM)
+
+
+asker: ContextVar[int] = ContextVar("asker")
+
+
+async def test_what_fails_for_one_reader_before_or_after_the_statement_costs_only_that_reader(db: Db) -> None:
+    def prepare(number: int) -> int:
+        if number % 3 == 1:
+            raise LookupError(number)
+        return number
+
+    async def run(conn: Conn, numbers: Sequence[int]) -> Sequence[int]:
+        await conn.fetchval("select 1")
+        return numbers
+
+    def finish(number: int) -> int:
+        if number % 3 == 2:
+            raise ArithmeticError(number)
+        assert asker.get() == number, "each is finished in the context of whoever asked"
+        return number
+
+    outcomes: Outcomes = []
+    batcher = Batcher(
+        db.dedicated,
+        prepare=prepare,
+        run=run,
+        finish=finish,
+        observe=lambda outcome, rows: outcomes.append((outcome, rows)),
+    )
+
+    async def ask(number: int) -> int:
+        asker.set(number)
+        return await batcher.read(number)
+
+    got = await asyncio.gather(*(ask(number) for number in range(30)), return_exceptions=True)
+    assert got[::3] == list(range(0, 30, 3))
+    assert all(isinstance(failed, LookupError) for failed in got[1::3])
+    assert all(isinstance(failed, ArithmeticError) for failed in got[2::3])
+    assert sum(rows for _, rows in outcomes) == 20, "what could not be prepared is not in a statement"
+    assert await ask(33) == 33, "the lanes go on"
+    await batcher.close()
 
 
 async def test_no_wake_up_is_lost_in_100_000_rounds(db: Db) -> None:
@@ -244,7 +281,10 @@ async def test_no_wake_up_is_lost_in_100_000_rounds(db: Db) -> None:
         await conn.fetchval("select 1")
         return [request + 1 for request in requests]
 
-    batcher: Batcher[int, int] = Batcher(db.dedicated, echo, lambda outcome, rows: None)
+    def same(number: int) -> int:
+        return number
+
+    batcher = Batcher(db.dedicated, prepare=same, run=echo, finish=same, observe=lambda outcome, rows: None)
 
     async def caller(seed: int) -> None:
         pause = random.Random(seed)
@@ -258,11 +298,11 @@ async def test_no_wake_up_is_lost_in_100_000_rounds(db: Db) -> None:
 
 
 async def test_closing_answers_who_waits(db: Db, keyring: Keyring, users: list[UUID]) -> None:
-    reading = Reading(db)
-    reader = ProfileReader(reading.batcher, keyring)
+    reading = Reading(db, keyring)
+    reader = reading.reader
     pending = asyncio.create_task(read_all(reader, users))
     await turns(2)
-    await reading.batcher.close()
+    await reading.reader.close()
     assert all(await pending)
     assert await read_all(reader, users[:1]) == [False]
 

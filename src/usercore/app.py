@@ -17,7 +17,6 @@ from usercore.artifacts.store import open_store
 from usercore.attempts.actions import Kyc
 from usercore.audit import api as audit_api
 from usercore.auth import Authenticator
-from usercore.batcher import Batcher
 from usercore.callers import Service
 from usercore.clickhouse import ClickHouse
 from usercore.consents import api as consents_api
@@ -28,7 +27,6 @@ from usercore.exports import api as exports_api
 from usercore.health import Health
 from usercore.kyc.actions import Rules, TierRules
 from usercore.lookup import api as lookup_api
-from usercore.outbox import AuditRow
 from usercore.pii import keystore
 from usercore.pii.cipher import cipher
 from usercore.pii.keyring import Keyring
@@ -39,8 +37,7 @@ from usercore.plugins.http import VendorHttp
 from usercore.plugins.loading import load
 from usercore.prefs import api as prefs_api
 from usercore.profiles import api as profiles_api
-from usercore.profiles.actions import ProfileReader, read_batch
-from usercore.profiles.queries import ReadProfileRow
+from usercore.profiles.actions import ProfileReader
 from usercore.ratelimit import KYC_INITIATE, PROFILE_PATCH, Limiter, RedisGuard, Verdict
 from usercore.reviews import api as reviews_api
 from usercore.server import make_server, run, settle
@@ -138,12 +135,11 @@ async def api(parts: Parts) -> AsyncGenerator[tuple[Edge, Edge]]:
     """The API and its listener of operations, on open parts."""
     settings, db, keyring = parts.settings, parts.db, parts.keyring
     metrics = telemetry.metrics
-    batcher: Batcher[AuditRow, ReadProfileRow | None] = Batcher(db.dedicated, read_batch, metrics.audit_write)
     redis = RedisGuard(settings.redis_url.reveal(), metrics)
     authenticator = Authenticator.from_settings(settings)
     health = Health(db, keyring, redis, settings.kafka_brokers, parts.archive)
     metrics.before_render(lambda: _show_pool(db))
-    reader = ProfileReader(batcher, keyring)
+    reader = ProfileReader(db.dedicated, keyring)
     service = Service(
         db,
         keyring,
@@ -174,7 +170,7 @@ async def api(parts: Parts) -> AsyncGenerator[tuple[Edge, Edge]]:
         )
         yield edge, build_ops(edge, settings=settings, authenticator=authenticator, ready=health.ready)
     finally:
-        await batcher.close()
+        await reader.close()
         await authenticator.close()
         await limiter.close()
         await redis.close()

@@ -4,6 +4,9 @@ The audited profile read is such a statement: it inserts an audit row for each r
 fields, so a batch of readers costs one commit. There is no timer: an idle lane takes what waits at once, and what
 arrives while all lanes are busy forms the next batch. Each lane has a connection of its own, because a caller that
 waited for a batch while it held a pooled connection would deadlock the pool.
+
+What is done for a reader before and after the statement is done for all of a batch, one after the other: the same code
+over and over stays in the processor's caches. In each reader's own turn it took half as long again.
 """
 
 import asyncio
@@ -17,8 +20,14 @@ import asyncpg
 from usercore.db import Conn, is_away, outside_transaction
 from usercore.errors import AuditUnavailable
 
-Q = TypeVar("Q")
-R = TypeVar("R")
+Q = TypeVar("Q")  # what a reader asks for
+W = TypeVar("W")  # the same, as the statement takes it
+R = TypeVar("R")  # what the statement returns for it
+A = TypeVar("A")  # what the reader gets
+
+Connect = Callable[[], Awaitable[asyncpg.Connection]]
+Observe = Callable[[str, int], None]
+"""Learns of the outcome of each statement and how many readers it had: success, failure or rejected."""
 
 LANES = 2
 """Connections. A second one keeps PostgreSQL busy while we decode the first one's rows; a third measured no gain."""
@@ -33,36 +42,42 @@ PATIENCE_S = 3.0
 RETRY_PAUSE_S = 0.05
 
 
-class Batcher(Generic[Q, R]):
-    """Runs `run(connection, requests)` for batches of requests; it returns one result for each, in their order.
+class Batcher(Generic[Q, W, R, A]):
+    """Answers readers in batches: `prepare` for each, then `run` once for all of them, then `finish` for each.
 
-    `run` must be safe to repeat with the same requests: after a lost connection nobody knows whether it committed.
+    `run` returns one result for each reader, in their order, and must be safe to repeat with the same ones: after a
+    lost connection nobody knows whether it committed. What `prepare` and `finish` raise, only their own reader gets.
     """
 
     def __init__(
         self,
-        connect: Callable[[], Awaitable[asyncpg.Connection]],
-        run: Callable[[Conn, Sequence[Q]], Awaitable[Sequence[R]]],
-        observe: Callable[[str, int], None],
+        connect: Connect,
+        *,
+        prepare: Callable[[Q], W],
+        run: Callable[[Conn, Sequence[W]], Awaitable[Sequence[R]]],
+        finish: Callable[[R], A],
+        observe: Observe,
     ) -> None:
         self._connect = connect
+        self._prepare = prepare
         self._run = run
+        self._finish = finish
         self._observe = observe
-        self._waiting: deque[_Reader[Q, R]] = deque()
+        self._waiting: deque[_Reader[Q, A]] = deque()
         self._idle = [_Lane() for _ in range(LANES)]
         self._lanes = list(self._idle)
         self._draining: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    async def read(self, request: Q) -> R:
-        """The result for `request`. Raises AuditUnavailable when the queue is full or the batch cannot be written."""
+    async def read(self, request: Q) -> A:
+        """The answer to `request`. Raises AuditUnavailable when the queue is full or the batch cannot be written."""
         outside_transaction()
         if self._closed or len(self._waiting) >= QUEUE_BOUND:
             self._observe("rejected", 1)
             raise AuditUnavailable()
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[R] = loop.create_future()
-        self._waiting.append(_Reader(request, future, loop.time() + PATIENCE_S))
+        future: asyncio.Future[A] = loop.create_future()
+        self._waiting.append(_Reader(request, future, loop.time() + PATIENCE_S, contextvars.copy_context()))
         if self._idle and (len(self._idle) == LANES or len(self._waiting) >= SECOND_LANE_AT):
             # A fresh context: the lane outlives the request that happened to wake it.
             task = loop.create_task(self._drain(self._idle.pop()), context=contextvars.Context())
@@ -88,49 +103,56 @@ class Batcher(Generic[Q, R]):
             try:
                 await self._answer(lane, batch)
             except BaseException:
-                for reader in batch:
+                for reader, _ in batch:
                     if not reader.future.done():
                         reader.future.set_exception(AuditUnavailable())
                 await lane.drop()
                 self._idle.append(lane)
                 raise
 
-    def _take(self) -> "list[_Reader[Q, R]]":
-        batch: list[_Reader[Q, R]] = []
+    def _take(self) -> "list[tuple[_Reader[Q, A], W]]":
+        batch: list[tuple[_Reader[Q, A], W]] = []
         while self._waiting and len(batch) < LARGEST_BATCH:
             reader = self._waiting.popleft()
-            if not reader.future.done():  # one that was cancelled while it waited reads nothing and leaves no row
-                batch.append(reader)
+            if reader.future.done():  # one that was cancelled while it waited reads nothing and leaves no row
+                continue
+            try:
+                batch.append((reader, self._prepare(reader.request)))
+            except Exception as error:
+                reader.future.set_exception(error)
         return batch
 
-    async def _answer(self, lane: "_Lane", batch: "list[_Reader[Q, R]]") -> None:
+    async def _answer(self, lane: "_Lane", batch: "list[tuple[_Reader[Q, A], W]]") -> None:
         try:
-            results = await self._try([reader.request for reader in batch], lane, batch[0].deadline)
+            results = await self._try([prepared for _, prepared in batch], lane, batch[0][0].deadline)
         except Exception as error:
             if len(batch) > 1 and _is_data_error(error):
-                for reader in batch:
-                    await self._answer(lane, [reader])
+                for each in batch:
+                    await self._answer(lane, [each])
             else:
                 self._fail(batch, error)
             return
         self._observe("success", len(batch))
-        for reader, result in zip(batch, results, strict=True):
+        for (reader, _), result in zip(batch, results, strict=True):
             if not reader.future.done():
-                reader.future.set_result(result)
+                try:
+                    reader.future.set_result(reader.context.run(self._finish, result))
+                except Exception as error:
+                    reader.future.set_exception(error)
 
-    def _fail(self, batch: "list[_Reader[Q, R]]", error: Exception) -> None:
+    def _fail(self, batch: "list[tuple[_Reader[Q, A], W]]", error: Exception) -> None:
         self._observe("failure", len(batch))
-        for reader in batch:
+        for reader, _ in batch:
             if not reader.future.done():
                 unavailable = AuditUnavailable()
                 unavailable.__cause__ = error
                 reader.future.set_exception(unavailable)
 
-    async def _try(self, requests: list[Q], lane: "_Lane", deadline: float) -> Sequence[R]:
+    async def _try(self, prepared: list[W], lane: "_Lane", deadline: float) -> Sequence[R]:
         while True:
             try:
                 connection = await lane.connection(self._connect)
-                return await self._run(connection, requests)
+                return await self._run(connection, prepared)
             except Exception as error:
                 await lane.drop()
                 if not is_away(error) or asyncio.get_running_loop().time() > deadline:
@@ -143,12 +165,13 @@ def _is_data_error(error: Exception) -> bool:
     return isinstance(error, asyncpg.DataError | asyncpg.IntegrityConstraintViolationError | ValueError)
 
 
-class _Reader(NamedTuple, Generic[Q, R]):
-    """Who waits, and until when by the event loop's clock."""
+class _Reader(NamedTuple, Generic[Q, A]):
+    """Who waits, until when by the event loop's clock, and the context that `finish` runs in, for its log lines."""
 
     request: Q
-    future: asyncio.Future[R]
+    future: asyncio.Future[A]
     deadline: float
+    context: contextvars.Context
 
 
 class _Lane:
@@ -157,7 +180,7 @@ class _Lane:
     def __init__(self) -> None:
         self._connection: asyncpg.Connection | None = None
 
-    async def connection(self, connect: Callable[[], Awaitable[asyncpg.Connection]]) -> asyncpg.Connection:
+    async def connection(self, connect: Connect) -> asyncpg.Connection:
         if self._connection is None or self._connection.is_closed():
             self._connection = await connect()
         return self._connection

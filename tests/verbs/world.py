@@ -16,11 +16,10 @@ from msgspec.structs import replace
 from usercore import app, telemetry
 from usercore.artifacts.actions import Artifacts
 from usercore.attempts.actions import Kyc
-from usercore.batcher import Batcher
 from usercore.clickhouse import ClickHouse
 from usercore.db import Conn, Db
 from usercore.kyc.actions import Rules
-from usercore.outbox import Actor, AuditRow
+from usercore.outbox import Actor
 from usercore.pii.keyring import Keyring
 from usercore.plugins import (
     Artifact,
@@ -44,7 +43,6 @@ from usercore.plugins.guard import Guarded
 from usercore.plugins.loading import Enabled, Vendor
 from usercore.plugins.webhooks import WebhookConfig
 from usercore.profiles import actions as profiles
-from usercore.profiles.queries import ReadProfileRow
 from usercore.relay import Relay
 from usercore.settings import load
 
@@ -154,15 +152,13 @@ class World(Struct):
 async def opened(environ: Mapping[str, str]) -> AsyncGenerator[World]:
     settings = load({**environ, "DB_POOL_SIZE": "1"})
     async with app.opened(settings) as parts:
-        batcher: Batcher[AuditRow, ReadProfileRow | None] = Batcher(
-            parts.db.dedicated, profiles.read_batch, telemetry.metrics.audit_write
-        )
+        reader = profiles.ProfileReader(parts.db.dedicated, parts.keyring)
         relay = Relay(parts.db, settings)
         try:
             yield World(
                 parts.db,
                 parts.keyring,
-                profiles.ProfileReader(batcher, parts.keyring),
+                reader,
                 relay,
                 replace(
                     parts.kyc,
@@ -176,7 +172,7 @@ async def opened(environ: Mapping[str, str]) -> AsyncGenerator[World]:
             )
         finally:
             await relay._drop_producer()
-            await batcher.close()
+            await reader.close()
 
 
 class Subject(Struct, frozen=True):

@@ -8,7 +8,7 @@ import msgspec
 from msgspec.structs import replace
 
 from usercore import telemetry
-from usercore.batcher import Batcher
+from usercore.batcher import Batcher, Connect, Observe
 from usercore.db import Conn, Db
 from usercore.errors import IdentityLocked, KeysUnavailable, OpenFailed, PiiUnavailable, VersionMismatch
 from usercore.events import UserUpdated, new_event_id, now
@@ -39,7 +39,6 @@ __all__ = [
     "open_kept",
     "open_me",
     "open_profile",
-    "read_batch",
     "update_profile",
 ]
 
@@ -55,25 +54,35 @@ mask = profiles.mask
 class ProfileReader:
     """Audited reads: a profile is opened only when the audit row of its reader is durable."""
 
-    def __init__(self, batcher: Batcher[AuditRow, ReadProfileRow | None], keyring: Keyring) -> None:
-        self._batcher = batcher
+    def __init__(self, connect: Connect, keyring: Keyring, observe: Observe = telemetry.metrics.audit_write) -> None:
         self._keyring = keyring
+        self._batcher = Batcher(connect, prepare=_audit_row, run=_read, finish=self._open, observe=observe)
 
     async def read(self, user_id: UUID, actor: Actor, read: Mapping[str, object] = READ) -> tuple[Me, int]:
         """The user, opened, and its version; `read` is what the trail says of it.
 
         Raises UnknownUser, AccountErased, AuditUnavailable.
         """
-        change = Change(action="profile.read", user_id=user_id, resource="user_profiles", new=read)
-        row = await self._batcher.read(audit_row(change, actor))
+        return await self._batcher.read((user_id, actor, read))
+
+    async def close(self) -> None:
+        """Answer who waits, and refuse everybody else."""
+        await self._batcher.close()
+
+    def _open(self, row: ReadProfileRow | None) -> tuple[Me, int]:
         if row is None:
             raise UnknownUser
         refuse_erased(row)
         return profiles.open_me(row, self._keyring), row.version
 
 
-async def read_batch(conn: Conn, reads: Sequence[AuditRow]) -> list[ReadProfileRow | None]:
-    """One result for each read, None for an unknown user: what the batcher of ProfileReader runs."""
+def _audit_row(read: tuple[UUID, Actor, Mapping[str, object]]) -> AuditRow:
+    user_id, actor, new = read
+    return audit_row(Change(action="profile.read", user_id=user_id, resource="user_profiles", new=new), actor)
+
+
+async def _read(conn: Conn, reads: Sequence[AuditRow]) -> list[ReadProfileRow | None]:
+    """One result for each read, None for an unknown user."""
     rows = {row.read_id: row for row in await queries.read_profiles(conn, reads=reads)}
     return [rows.get(read.event_id) for read in reads]
 
