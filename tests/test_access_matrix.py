@@ -15,8 +15,8 @@ from yarl import URL
 from tests.matrix import PERSON, TOKENS, Asked, Site, rows
 from tests.service import Client, Signer, listening
 from usercore import app
+from usercore.accesslog import METHODS
 from usercore.db import Conn
-from usercore.edge import METHODS
 from usercore.errors import PROBLEM_MEDIA_TYPE
 from usercore.operations import Access, operation, routes
 from usercore.settings import Secret

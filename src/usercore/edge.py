@@ -16,6 +16,7 @@ from litestar.utils.path import normalize_path
 from opentelemetry.trace import Status, StatusCode
 
 from usercore import logs, ratelimit, telemetry
+from usercore.accesslog import CANCELLED, AccessLog, label
 from usercore.auth import Authenticator, Principal
 from usercore.calls import CALL, Call, ClientGone, EdgeRequest, Proxies, direct
 from usercore.errors import (
@@ -37,8 +38,6 @@ from usercore.settings import Network
 from usercore.telemetry import Metrics, Trace
 
 REQUEST_ID = re.compile("[A-Za-z0-9._-]{1,64}")
-METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
-"""Others share one label, or a client could make series without end."""
 
 ALWAYS = [
     (b"x-content-type-options", b"nosniff"),
@@ -73,6 +72,7 @@ class Edge:
         self.document = document
         self._authenticator = authenticator
         self._metrics = metrics
+        self._log = AccessLog(metrics)
         self._proxies = Proxies(trusted_proxies)
         self._limits = limits
         # Handlers are not hashable; they live as long as the app, so their id names them.
@@ -118,7 +118,7 @@ class Edge:
             else:
                 await self._answer(scope, receive, answer, call)
         finally:
-            self._record(call, time.perf_counter() - started)
+            self._log.ended(call, time.perf_counter() - started)
             telemetry.current.reset(current)
             logs.context.reset(ids)
 
@@ -130,7 +130,7 @@ class Edge:
             telemetry.current.set(trace)
             logs.context.set(logs.LogContext(call.request_id, trace.trace_id))
             await self._answer(scope, receive, send, call)
-            span.update_name(f"{_label(call.method)} {call.route}")
+            span.update_name(f"{label(call.method)} {call.route}")
             span.set_attributes({"http.route": call.route, "http.response.status_code": call.status})
             if call.status >= 500:
                 span.set_status(Status(StatusCode.ERROR))
@@ -155,7 +155,7 @@ class Edge:
                     answer = await direct(EdgeRequest(cast("Scope", scope), receive, send))
                     await answer(cast("Scope", scope), receive, send)
             except ClientGone:
-                call.status = 499
+                call.status = CANCELLED
             except Exception as exception:
                 if call.status:
                     raise
@@ -212,7 +212,7 @@ class Edge:
     async def _refuse(self, exception: Exception, send: Send, call: Call) -> None:
         error = api_error(exception)
         if isinstance(error, InternalError):
-            log.error("request_failed", exception, route=call.route, method=_label(call.method))
+            log.error("request_failed", exception, route=call.route, method=label(call.method))
         elif error.status >= 500:
             log.warning("request_unavailable", exception, route=call.route, code=error.code)
         call.code = error.code
@@ -224,28 +224,6 @@ class Edge:
         ]
         await send({"type": "http.response.start", "status": error.status, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
-
-    def _record(self, call: Call, seconds: float) -> None:
-        # No status: the task was cancelled before an answer.
-        status = call.status or 499
-        method = _label(call.method)
-        self._metrics.http_request(call.route, method, status, seconds)
-        if call.rule is not None and call.rule.quiet and status < 400:
-            return
-        fields: dict[str, object] = {
-            "method": method,
-            "route": call.route,
-            "status": status,
-            "duration_ms": round(seconds * 1000, 2),
-        }
-        if call.principal is not None:
-            # A person's own token names the user; anybody else acts on one.
-            fields["user_id" if Access.USER.admits(call.principal) else "actor_id"] = call.principal.sub
-            if call.principal.client_id is not None:
-                fields["client_id"] = call.principal.client_id
-        if call.code is not None:
-            fields["code"] = call.code
-        logs.access(fields)
 
 
 def _identify(call: Call) -> tuple[Trace | None, Trace]:
@@ -292,7 +270,3 @@ def _headers(call: Call, given: Iterable[tuple[bytes, bytes]]) -> list[tuple[byt
         # The handler did less than for GET, so it cannot know how long that body would be.
         headers = [item for item in headers if item[0] != b"content-length"]
     return headers
-
-
-def _label(method: str) -> str:
-    return method if method in METHODS else "OTHER"

@@ -5,7 +5,6 @@ constant; there are no free-text messages. Exceptions appear as class names and 
 values. Records of libraries go the same way: where they were logged, never what they said.
 """
 
-import asyncio
 import logging
 import re
 import sys
@@ -14,7 +13,6 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
-from typing import BinaryIO
 from uuid import UUID
 
 import msgspec
@@ -62,32 +60,25 @@ class _Sink:
     configured = False
     _second = -1
     _prefix = ""
-    _flushing = False
 
-    def write(self, level: str, event: str, fields: dict[str, object], *, wait: bool = False) -> None:
-        """With `wait` the line leaves with all others of this turn of the event loop: a system call for all of them."""
+    def write(self, level: str, event: str, fields: dict[str, object]) -> None:
         ids = context.get()
-        line: dict[str, object] = {"ts": self._now(), "level": level, "event": event}
+        line: dict[str, object] = {"ts": self.now(), "level": level, "event": event}
         if ids is not None:
             if ids.request_id is not None:
                 line["request_id"] = ids.request_id
             if ids.trace_id is not None:
                 line["trace_id"] = ids.trace_id
         line.update(fields)
+        self.send([line])
+
+    def send(self, lines: Sequence[object]) -> None:
         # Bytes past the text layer, which would encode them again; looked up each time, for tests replace it.
         out = (sys.stdout if self.configured else sys.stderr).buffer
-        out.write(msgspec.json.encode(line) + b"\n")
-        if not wait:
-            out.flush()
-        elif not self._flushing:
-            self._flushing = True
-            asyncio.get_running_loop().call_soon(self._flush, out)
-
-    def _flush(self, out: BinaryIO) -> None:
-        self._flushing = False
+        out.write(_encoder.encode_lines(lines))
         out.flush()
 
-    def _now(self) -> str:
+    def now(self) -> str:
         now = time.time()
         second = int(now)
         if second != self._second:
@@ -96,6 +87,7 @@ class _Sink:
         return f"{self._prefix}.{int((now - second) * 1000):03d}Z"
 
 
+_encoder = msgspec.json.Encoder()
 _sink = _Sink()
 _known_events: set[str] = set()
 
@@ -150,10 +142,15 @@ class Log:
             _sink.write(level, event, line)
 
 
-def access(fields: dict[str, object]) -> None:
-    """The line of a request. Every request has one, so its field names are checked by a test and not each time."""
-    if _sink.threshold <= _LEVELS["info"]:
-        _sink.write("info", "http_request", fields, wait=True)
+def timestamp() -> str:
+    """Now, as a line's `ts`."""
+    return _sink.now()
+
+
+def write(lines: Sequence[msgspec.Struct]) -> None:
+    """Lines of the level info that are complete, in one system call. Their names are checked by a test."""
+    if lines and _sink.threshold <= _LEVELS["info"]:
+        _sink.send(lines)
 
 
 def logger(name: str) -> Log:

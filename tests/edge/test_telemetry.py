@@ -1,6 +1,5 @@
 """Log lines, metrics and spans: their names, and that no value gets into them."""
 
-import io
 import json
 import logging
 import re
@@ -10,10 +9,8 @@ from uuid import UUID
 
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from typing_extensions import Buffer
 
 from tests.edge.web import settings
-from tests.waiting import turns
 from usercore import logs, telemetry
 from usercore.telemetry import Metrics
 
@@ -63,40 +60,6 @@ def test_a_line(capsys: pytest.CaptureFixture[str]) -> None:
         "count": 2,
         "reason": None,
     }
-
-
-class Pipe(io.RawIOBase):
-    """Keeps each write to it, as a pipe would see it."""
-
-    def __init__(self) -> None:
-        self.writes: list[bytes] = []
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Buffer, /) -> int:
-        self.writes.append(bytes(data))
-        return len(self.writes[-1])
-
-    def events(self) -> list[list[str]]:
-        """Of each write the events in it."""
-        found = [[json.loads(line)["event"] for line in write.splitlines()] for write in self.writes]
-        self.writes.clear()
-        return found
-
-
-async def test_lines_of_requests_leave_together_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    pipe = Pipe()
-    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BufferedWriter(pipe)))
-    for status in (200, 304):
-        logs.access({"status": status})
-    assert pipe.events() == [], "one system call for all that is answered in one turn"
-    await turns(2)
-    assert pipe.events() == [["http_request", "http_request"]]
-    logs.access({"status": 200})
-    log.info("user_created")
-    assert pipe.events() == [["http_request", "user_created"]]
-    await turns(2)
 
 
 def test_lines_below_the_level_are_not_shown_but_checked(capsys: pytest.CaptureFixture[str]) -> None:

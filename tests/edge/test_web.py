@@ -1,7 +1,7 @@
 """The edge: who gets in, what comes back, and what is written about it."""
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -19,6 +19,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from tests.edge.issuer import SUB, Issuer
 from tests.edge.web import SECRET, USER, Site, call, issuer, served
 from tests.servers import Redis
+from tests.waiting import turns
 from usercore import logs, telemetry, web
 from usercore.ratelimit import RedisGuard
 from usercore.web import Access, Readiness, operation
@@ -42,12 +43,10 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     sink = getattr(logs, "_sink")  # noqa: B009
     monkeypatch.setattr(sink, "threshold", 20)
 
-    def write(level: str, event: str, fields: dict[str, object], *, wait: bool = False) -> None:
-        ids = logs.context.get()
-        known = {} if ids is None else {"request_id": ids.request_id, "trace_id": ids.trace_id}
-        written.append(json.loads(msgspec.json.encode({"level": level, "event": event, **known, **fields})))
+    def send(sent: Sequence[object]) -> None:
+        written.extend(json.loads(line) for line in msgspec.json.Encoder().encode_lines(sent).splitlines())
 
-    monkeypatch.setattr(sink, "write", write)
+    monkeypatch.setattr(sink, "send", send)
     return written
 
 
@@ -302,6 +301,7 @@ async def test_a_client_that_leaves_while_sending_is_no_error(site: Site, lines:
     headers = [(b"content-type", b"application/json"), (b"authorization", f"Bearer {PERSON}".encode())]
     scope: Any = {"type": "http", "method": "PATCH", "path": "/v1/me", "headers": headers, "query_string": b""}
     await site.app(scope, receive, send)
+    await turns(1)
     assert [(line["event"], line["status"]) for line in lines] == [("http_request", 499)]
 
 
@@ -456,7 +456,7 @@ async def test_requests_are_counted_by_template_and_logged_without_values(
     for line in lines:
         assert line["event"] == "http_request"
         assert line["duration_ms"] >= 0
-        assert set(line) - {"level", "event"} <= logs.FIELDS
+        assert set(line) - {"ts", "level", "event"} <= logs.FIELDS
     text = site.metrics.render()[0].decode()
     assert 'usercore_http_requests_total{method="GET",route="/internal/users/{user_id}",status="200"} 1.0' in text
     assert 'usercore_http_requests_total{method="GET",route="/health/live",status="200"} 1.0' in text

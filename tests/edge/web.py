@@ -15,6 +15,7 @@ from litestar.di import NamedDependency, Provide
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter, RawBody
 
 from tests.edge.issuer import AUDIENCE, ISSUER, Issuer
+from tests.waiting import turns
 from usercore import web
 from usercore.auth import Authenticator
 from usercore.errors import AccountErased, AuditUnavailable, IdentityLocked, RateLimited, UserNotFound
@@ -225,7 +226,7 @@ async def call(
     query: str = "",
     peer: str = "127.0.0.1",
 ) -> Reply:
-    """One request as raw ASGI, which can also be what no client sends."""
+    """One request as raw ASGI, which can also be what no client sends; its log line is written when this returns."""
     pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers or [])
     if token is not None:
         pairs.append(("authorization", f"Bearer {token}"))
@@ -260,6 +261,7 @@ async def call(
     untouched = {**scope}
     await app(scope, receive, send)  # pyright: ignore[reportArgumentType]
     assert scope == untouched
+    await turns(1)
     if not sent:
         return Reply(0, {}, b"")
     start, *rest = sent
