@@ -156,7 +156,7 @@ async def _opened(tx: Conn, keyring: Keyring, sub: UUID, body: Sealed) -> str:
         aad = pii.IDEMPOTENT_BODY.aad(sub.bytes, _SERVICE_HEAD)
         for cipher in _service_ciphers(keyring):
             with suppress(OpenFailed):
-                return unseal(cipher, aad, body).reveal()
+                return unseal(cipher, aad, body)
         raise OpenFailed("corrupt")
     rows = await list_user_keys(tx, user_id=sub)
     return keyring.unlock(sub, rows).open(pii.IDEMPOTENT_BODY, body).reveal()

@@ -51,14 +51,14 @@ def seal(cipher: Cipher, head: bytes, aad: bytes, value: str) -> Sealed:
     return Sealed(head + nonce + cipher.seal(nonce, pad(value.encode()), aad))
 
 
-def unseal(cipher: Cipher, aad: bytes, sealed: bytes) -> Plain:
+def unseal(cipher: Cipher, aad: bytes, sealed: bytes) -> str:
     """Raises OpenFailed, also for what `seal` does not write under a good tag."""
     padded = cipher.open(sealed[HEADER_BYTES:_START], sealed[_START:], aad)
     end = _LENGTH_BYTES + int.from_bytes(padded[:_LENGTH_BYTES], "big")
     if end > len(padded):
         raise OpenFailed("unknown_format")
     try:
-        return Plain(padded[_LENGTH_BYTES:end], "utf-8")
+        return padded[_LENGTH_BYTES:end].decode()
     except UnicodeDecodeError:
         raise OpenFailed("unknown_format") from None
 

@@ -181,7 +181,7 @@ def opened(row: ProfileRow, keys: UserKeys) -> Profile:
 
 
 def open_field(keys: UserKeys, name: str, sealed: Sealed | None) -> str | None:
-    return None if sealed is None else keys.open(FIELDS[name], sealed).reveal()
+    return None if sealed is None else keys.reveal(FIELDS[name], sealed)
 
 
 def _masked(row: ProfileRow) -> Profile:
