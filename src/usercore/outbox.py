@@ -63,13 +63,16 @@ SYSTEM = Actor(kind="system")
 
 
 class Change(Struct, frozen=True, kw_only=True):
-    """One thing that happened, to one user or to none. Values are JSON scalars; `Sealed` ones stay ciphertext."""
+    """One thing that happened, to one user or to none. Values are JSON scalars; `Sealed` ones stay ciphertext.
+
+    What is the same each time may be given as the text that `audit_text` makes of it.
+    """
 
     action: AuditAction
     user_id: UUID | None
     resource: str
-    old: Mapping[str, object] | None = None
-    new: Mapping[str, object] | None = None
+    old: Mapping[str, object] | str | None = None
+    new: Mapping[str, object] | str | None = None
     event: UserEvent | None = None
 
 
@@ -174,7 +177,7 @@ def audit_row(change: Change, actor: Actor, at: datetime | None = None) -> Audit
     """The audit row of a change. `at` (UTC, now when absent) is the row's time and chooses its partition."""
     event_id = new_event_id()
     timestamp = at or now()
-    old, new = audit_text(change.old), audit_text(change.new)
+    old, new = _text(change.old), _text(change.new)
     return AuditRow(
         event_id,
         change.user_id,
@@ -217,12 +220,14 @@ def outbox_row(event: UserEvent, actor: Actor) -> OutboxRow:
     return OutboxRow(event.event_id, event.user_id, event.topic, payload, event.occurred_at, actor.traceparent)
 
 
-def audit_text(values: Mapping[str, object] | None) -> str | None:
+def audit_text(values: Mapping[str, object]) -> str:
     """Values as the JSON text that user_audit keeps. Ciphertext becomes {"sealed": base64}, so a reader can tell."""
-    if values is None:
-        return None
     marked = {name: {"sealed": value} if isinstance(value, bytes) else value for name, value in values.items()}
     return msgspec.json.encode(marked).decode()
+
+
+def _text(values: Mapping[str, object] | str | None) -> str | None:
+    return values if values is None or isinstance(values, str) else audit_text(values)
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

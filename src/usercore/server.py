@@ -102,6 +102,10 @@ class OnePiece:
         self._send()
         self._transport.close()
 
+    def is_closing(self) -> bool:
+        # Asked at every answer, which `__getattr__` would make slow.
+        return self._transport.is_closing()
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 

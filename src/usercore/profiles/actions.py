@@ -12,7 +12,7 @@ from usercore.batcher import Batcher, Connect, Observe
 from usercore.db import Conn, Db
 from usercore.errors import IdentityLocked, KeysUnavailable, OpenFailed, PiiUnavailable, VersionMismatch
 from usercore.events import UserUpdated, new_event_id, now
-from usercore.outbox import Actor, AuditRow, Change, audit_row, counted, record, records_of
+from usercore.outbox import Actor, AuditRow, Change, audit_row, audit_text, counted, record, records_of
 from usercore.pii import classification as pii
 from usercore.pii.keyring import FIRST_CLASSES, Keyring, UserKeys
 from usercore.pii.queries import add_user_keys
@@ -44,8 +44,9 @@ __all__ = [
 
 log = telemetry.logger(__name__)
 
-READ = {"fields": [*profiles.FIELDS, "email", "avatar_url"]}
-READ_MASKED = {**READ, "masked": True}
+_SHOWN = [*profiles.FIELDS, "email", "avatar_url"]
+READ = audit_text({"fields": _SHOWN})
+READ_MASKED = audit_text({"fields": _SHOWN, "masked": True})
 MEMBERS = profiles.MEMBERS
 """What of a profile can be revealed."""
 mask = profiles.mask
@@ -58,7 +59,7 @@ class ProfileReader:
         self._keyring = keyring
         self._batcher = Batcher(connect, prepare=_audit_row, run=_read, finish=self._open, observe=observe)
 
-    async def read(self, user_id: UUID, actor: Actor, read: Mapping[str, object] = READ) -> tuple[Me, int]:
+    async def read(self, user_id: UUID, actor: Actor, read: str = READ) -> tuple[Me, int]:
         """The user, opened, and its version; `read` is what the trail says of it.
 
         Raises UnknownUser, AccountErased, AuditUnavailable.
@@ -76,7 +77,7 @@ class ProfileReader:
         return profiles.open_me(row, self._keyring), row.version
 
 
-def _audit_row(read: tuple[UUID, Actor, Mapping[str, object]]) -> AuditRow:
+def _audit_row(read: tuple[UUID, Actor, str]) -> AuditRow:
     user_id, actor, new = read
     return audit_row(Change(action="profile.read", user_id=user_id, resource="user_profiles", new=new), actor)
 
