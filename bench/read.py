@@ -8,8 +8,8 @@ from bench.report import Result, below, cheaper, compare
 from bench.servers import Servers, cpu_s, ports
 
 USERS = 500
-CLIENTS = 64
-"""Enough that the service always has something to do: with 32 it waits a tenth of the time for its next batch."""
+CLIENTS = 128
+"""Enough that the service always has something to do: with 64 it waits a tenth of the time for PostgreSQL to commit."""
 ROUNDS = 10
 ROUND_S = 1.0
 """Short, and in turns: a shared machine changes its speed by a third within seconds."""

@@ -251,7 +251,10 @@ def name_of(module: str, qualified: str) -> str:
 
 
 def verbs_in(module: ModuleType) -> set[str]:
-    """The public coroutine functions that begin transactions, and the public coroutine methods of public classes."""
+    """The public coroutine functions that begin transactions, and the public coroutine methods of public classes.
+
+    `close` is none: it ends what a process holds, and says nothing to the database.
+    """
     found: set[str] = set()
     for name, member in vars(module).items():
         if name.startswith("_") or getattr(member, "__module__", "") != module.__name__:
@@ -260,7 +263,8 @@ def verbs_in(module: ModuleType) -> set[str]:
             found.add(name_of(module.__name__, name))
         if inspect.isclass(member):
             methods = inspect.getmembers(member, inspect.iscoroutinefunction)
-            found |= {name_of(module.__name__, f"{name}.{method}") for method, _ in methods if method[0] != "_"}
+            verbs = {method for method, _ in methods if method[0] != "_"} - {"close"}
+            found |= {name_of(module.__name__, f"{name}.{method}") for method in verbs}
     return found
 
 
