@@ -59,11 +59,11 @@ async def _run(environ: dict[str, str]) -> list[Result]:
         users = [uuid4() for _ in range(USERS)]
         async with parts.db.begin() as tx:
             await add_users(tx, parts.keyring, [(user_id, "asha@example.in") for user_id in sorted(users)], SYSTEM)
-        for user_id in users:
-            await update_profile(parts.db, parts.keyring, user_id, PROFILE, SYSTEM)
         light = Batcher(parts.db.dedicated, prepare=_audit_row, run=_versions, finish=_same, observe=_unseen)
         client = redis.asyncio.Redis.from_url(settings.redis_url.reveal())
         reader = ProfileReader(parts.db.dedicated, parts.keyring, _unseen)
+        for user_id in users:
+            await update_profile(parts.db, reader, user_id, PROFILE, SYSTEM)
         async with parts.db.begin() as tx:
             keys = {user_id: await keys_of(tx, parts.keyring, user_id, ADDRESS.retention) for user_id in users}
 

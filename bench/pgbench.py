@@ -18,7 +18,7 @@ from usercore.db import all_statements
 from usercore.devstack.accounts import reachable_binaries
 from usercore.devstack.processes import quiet
 from usercore.outbox import Actor
-from usercore.profiles.actions import update_profile
+from usercore.profiles.actions import ProfileReader, update_profile
 from usercore.profiles.profile import ProfilePatch
 from usercore.settings import load
 
@@ -64,10 +64,13 @@ async def _record(environ: Mapping[str, str], user_id: UUID) -> list[Sent]:
     async with app.opened(load({**environ, "DB_POOL_SIZE": "1"})) as parts:
         async with parts.db.read() as conn:
             conn.add_query_logger(note)
+        reader = ProfileReader(parts.db.dedicated, parts.keyring)
         for name in ("Kiran", "Leela"):  # the first time, PostgreSQL is asked for its types in between
             sent.clear()
-            await update_profile(parts.db, parts.keyring, user_id, ProfilePatch(first_name=name), actor)
-    return sent
+            await update_profile(parts.db, reader, user_id, ProfilePatch(first_name=name), actor)
+        await reader.close()
+    # Ours is shared with whoever reads at the same moment; a transaction reads its own user.
+    return [Sent(_STATEMENTS["profiles.get_profile"].text, (user_id,)), *sent]
 
 
 def holding_the_user(statements: Sequence[Sent]) -> list[Sent]:

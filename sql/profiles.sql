@@ -64,6 +64,24 @@ cross join lateral (
 ) as k
 where u.id = :user_id;
 
+-- name: list_profiles
+-- The same of several users.
+select
+    u.id, u.status, u.kyc_status, u.kyc_tier, u.version, u.created_at, u.updated_at, u.verified_at, u.erased_at,
+    p.first_name_enc, p.last_name_enc, p.date_of_birth_enc, p.pan_number_enc, p.aadhaar_last4_enc, p.address_enc,
+    p.phone_enc, p.email::text as email, p.avatar_url, p.pan_number_index, p.phone_index,
+    p.updated_at as profile_updated_at,
+    k.classes as key_classes, k.versions as key_versions, k.epochs as key_epochs, k.wraps as key_wraps
+from users u
+join user_profiles p on p.user_id = u.id
+cross join lateral (
+    select
+        array_agg(retention_class) as classes, array_agg(version) as versions,
+        array_agg(epoch) as epochs, array_agg(wrapped) as wraps
+    from user_keys where user_keys.user_id = u.id
+) as k
+where u.id = any(:user_ids::uuid[]);
+
 -- name: save_profile
 -- The whole profile row with the audit rows and events of its change, guarded by the version it was read at: nothing
 -- at all is written when somebody else was faster. The update of the users row comes first whatever is written, since

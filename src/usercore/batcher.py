@@ -18,7 +18,7 @@ from typing import Generic, NamedTuple, TypeVar
 import asyncpg
 
 from usercore.db import Conn, is_away, outside_transaction
-from usercore.errors import AuditUnavailable
+from usercore.errors import AuditUnavailable, ServiceUnavailable
 
 Q = TypeVar("Q")  # what a reader asks for
 W = TypeVar("W")  # the same, as the statement takes it
@@ -47,6 +47,7 @@ class Batcher(Generic[Q, W, R, A]):
 
     `run` returns one result for each reader, in their order, and must be safe to repeat with the same ones: after a
     lost connection nobody knows whether it committed. What `prepare` and `finish` raise, only their own reader gets.
+    `unavailable` is raised when the queue is full or a batch fails.
     """
 
     def __init__(
@@ -56,13 +57,15 @@ class Batcher(Generic[Q, W, R, A]):
         prepare: Callable[[Q], W],
         run: Callable[[Conn, Sequence[W]], Awaitable[Sequence[R]]],
         finish: Callable[[R], A],
-        observe: Observe,
+        observe: Observe | None = None,
+        unavailable: type[ServiceUnavailable] = AuditUnavailable,
     ) -> None:
         self._connect = connect
         self._prepare = prepare
         self._run = run
         self._finish = finish
-        self._observe = observe
+        self._observe = observe or _unseen
+        self._unavailable = unavailable
         self._waiting: deque[_Reader[Q, A]] = deque()
         self._idle = [_Lane() for _ in range(LANES)]
         self._lanes = list(self._idle)
@@ -70,11 +73,11 @@ class Batcher(Generic[Q, W, R, A]):
         self._closed = False
 
     async def read(self, request: Q) -> A:
-        """The answer to `request`. Raises AuditUnavailable when the queue is full or the batch cannot be written."""
+        """The answer to `request`. Raises `unavailable`, and what `prepare` and `finish` raise."""
         outside_transaction()
         if self._closed or len(self._waiting) >= QUEUE_BOUND:
             self._observe("rejected", 1)
-            raise AuditUnavailable()
+            raise self._unavailable()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[A] = loop.create_future()
         self._waiting.append(_Reader(request, future, loop.time() + PATIENCE_S, contextvars.copy_context()))
@@ -105,7 +108,7 @@ class Batcher(Generic[Q, W, R, A]):
             except BaseException:
                 for reader, _ in batch:
                     if not reader.future.done():
-                        reader.future.set_exception(AuditUnavailable())
+                        reader.future.set_exception(self._unavailable())
                 await lane.drop()
                 self._idle.append(lane)
                 raise
@@ -144,7 +147,7 @@ class Batcher(Generic[Q, W, R, A]):
         self._observe("failure", len(batch))
         for reader, _ in batch:
             if not reader.future.done():
-                unavailable = AuditUnavailable()
+                unavailable = self._unavailable()
                 unavailable.__cause__ = error
                 reader.future.set_exception(unavailable)
 
@@ -158,6 +161,10 @@ class Batcher(Generic[Q, W, R, A]):
                 if not is_away(error) or asyncio.get_running_loop().time() > deadline:
                     raise
             await asyncio.sleep(RETRY_PAUSE_S)
+
+
+def _unseen(outcome: str, rows: int) -> None:
+    pass
 
 
 def _is_data_error(error: Exception) -> bool:

@@ -125,7 +125,7 @@ class Machine(RuleBasedStateMachine):
             pan_number=_pan(self._user),
         )
         self._does(create_user(w.db, w.keyring, self._user, None, SYSTEM))
-        self._does(update_profile(w.db, w.keyring, self._user, person, SYSTEM))
+        self._does(update_profile(w.db, w.reader, self._user, person, SYSTEM))
 
     @rule(source=st.sampled_from(PARTIES))
     def a_party_freezes(self, source: str) -> None:

@@ -55,7 +55,7 @@ def auth_batch(w: World, s: Subject) -> Coroutine[Any, Any, object]:
 
 
 def patched(patch: ProfilePatch) -> Call:
-    return lambda w, s: profiles.update_profile(w.db, w.keyring, s.user, patch, s.actor)
+    return lambda w, s: profiles.update_profile(w.db, w.reader, s.user, patch, s.actor)
 
 
 ADDRESS = AddressPatch(line1="1 MG Road", city="Pune", state="MH", pin_code="411001")

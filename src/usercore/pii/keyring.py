@@ -250,6 +250,10 @@ class UserKeys:
             return False
         return True
 
+    def broken(self, classes: Collection[RetentionClass]) -> list[RetentionClass]:
+        """Those of the classes whose newest key does not work. Raises KeysUnavailable when nobody can tell."""
+        return [retention for retention in sorted(classes) if not self.works(retention)]
+
     def seal(self, field: Field, value: str) -> Sealed:
         """Under the newest key of the class. Raises KeysUnavailable; OpenFailed when the user's own key is lost."""
         retention = field.retention

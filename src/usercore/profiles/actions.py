@@ -1,6 +1,6 @@
 """Verbs of profiles: read with audit, update. Transactions begin and end here."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 from uuid import UUID
 
@@ -10,14 +10,19 @@ from msgspec.structs import replace
 from usercore import telemetry
 from usercore.batcher import Batcher, Connect, Observe
 from usercore.db import Conn, Db
-from usercore.errors import IdentityLocked, KeysUnavailable, OpenFailed, PiiUnavailable, VersionMismatch
+from usercore.errors import (
+    DatabaseUnavailable,
+    IdentityLocked,
+    KeysUnavailable,
+    OpenFailed,
+    PiiUnavailable,
+    VersionMismatch,
+)
 from usercore.events import UserUpdated, new_event_id, now
 from usercore.outbox import Actor, AuditRow, Change, audit_row, audit_text, counted, record, records_of
 from usercore.pii import classification as pii
-from usercore.pii.keyring import FIRST_CLASSES, Keyring, UserKeys
-from usercore.pii.queries import add_user_keys
-from usercore.pii.user_keys import key_rows
-from usercore.pii.wraps import UserKeyRow
+from usercore.pii.keyring import Keyring, UserKeys
+from usercore.pii.user_keys import key_rows, replace_keys
 from usercore.profiles import profile as profiles
 from usercore.profiles import queries
 from usercore.profiles.profile import Address, Me, Profile, ProfilePatch
@@ -42,8 +47,6 @@ __all__ = [
     "update_profile",
 ]
 
-log = telemetry.logger(__name__)
-
 _SHOWN = [*profiles.FIELDS, "email", "avatar_url"]
 READ = audit_text({"fields": _SHOWN})
 READ_MASKED = audit_text({"fields": _SHOWN, "masked": True})
@@ -53,28 +56,37 @@ mask = profiles.mask
 
 
 class ProfileReader:
-    """Audited reads: a profile is opened only when the audit row of its reader is durable."""
+    """Reads that share statements. A profile is opened only when the audit row of its reader is durable."""
 
     def __init__(self, connect: Connect, keyring: Keyring, observe: Observe = telemetry.metrics.audit_write) -> None:
-        self._keyring = keyring
-        self._batcher = Batcher(connect, prepare=_audit_row, run=_read, finish=self._open, observe=observe)
+        self.keyring = keyring
+        self._reads = Batcher(connect, prepare=_audit_row, run=_read, finish=self._open, observe=observe)
+        self._rows: Batcher[UUID, UUID, ProfileRow | None, ProfileRow] = Batcher(
+            connect, prepare=lambda user_id: user_id, run=_list, finish=_known, unavailable=DatabaseUnavailable
+        )
 
     async def read(self, user_id: UUID, actor: Actor, read: str = READ) -> tuple[Me, int]:
         """The user, opened, and its version; `read` is what the trail says of it.
 
         Raises UnknownUser, AccountErased, AuditUnavailable.
         """
-        return await self._batcher.read((user_id, actor, read))
+        return await self._reads.read((user_id, actor, read))
+
+    async def get_row(self, user_id: UUID) -> ProfileRow:
+        """A user as it is stored: nothing is opened and nothing recorded.
+
+        Raises UnknownUser, AccountErased, DatabaseUnavailable.
+        """
+        return await self._rows.read(user_id)
 
     async def close(self) -> None:
         """Answer who waits, and refuse everybody else."""
-        await self._batcher.close()
+        await self._reads.close()
+        await self._rows.close()
 
-    def _open(self, row: ReadProfileRow | None) -> tuple[Me, int]:
-        if row is None:
-            raise UnknownUser
-        refuse_erased(row)
-        return profiles.open_me(row, self._keyring), row.version
+    def _open(self, found: ReadProfileRow | None) -> tuple[Me, int]:
+        row = _known(found)
+        return profiles.open_me(row, self.keyring), row.version
 
 
 def _audit_row(read: tuple[UUID, Actor, str]) -> AuditRow:
@@ -88,41 +100,53 @@ async def _read(conn: Conn, reads: Sequence[AuditRow]) -> list[ReadProfileRow | 
     return [rows.get(read.event_id) for read in reads]
 
 
+async def _list(conn: Conn, user_ids: Sequence[UUID]) -> list[ProfileRow | None]:
+    """One result for each id, None for an unknown user."""
+    rows = {row.id: row for row in await queries.list_profiles(conn, user_ids=sorted({*user_ids}))}
+    return [rows.get(user_id) for user_id in user_ids]
+
+
 async def update_profile(
-    db: Db, keyring: Keyring, user_id: UUID, patch: ProfilePatch, actor: Actor, *, if_match: Sequence[int] | None = None
+    db: Db,
+    reader: ProfileReader,
+    user_id: UUID,
+    patch: ProfilePatch,
+    actor: Actor,
+    *,
+    if_match: Sequence[int] | None = None,
 ) -> tuple[Me, int]:
     """Merge `patch` into the profile and return the user as GET shows it, with its version.
 
     A patch that changes nothing writes only the audit row of its own read. Raises UnknownUser, AccountErased,
     VersionMismatch, AccountNotActive, IdentityLocked, ValidationFailed, PiiUnavailable and KeysUnavailable.
     """
-    given = profiles.validated(patch)
+    given, keyring = profiles.validated(patch), reader.keyring
 
-    async def attempt(conn: Conn, *, held: bool) -> tuple[ProfileRow, bool] | None:
-        row = await _get_profile(conn, user_id)
+    async def attempt(conn: Conn, row: ProfileRow, *, held: bool) -> tuple[ProfileRow, bool] | None:
         if if_match is not None and row.version not in if_match:
             raise VersionMismatch
         refuse_inactive(row.status)
-        changed = _changed(row, profiles.keys_of_row(keyring, row), given)
+        keys = profiles.keys_of_row(keyring, row)
+        changed = _changed(row, keys, given)
         if row.kyc_status in ("pending", "in_review", "approved") and not profiles.IDENTITY_FIELDS.isdisjoint(changed):
             raise IdentityLocked
         read = Change(action="profile.read", user_id=user_id, resource="user_profiles", new=READ)
         if not changed:
             await record(conn, read, actor=actor)
             return row, False
-        saved = await _save(conn, keyring, row, changed, actor, read, held=held)
+        saved = await _save(conn, keyring, row, keys, changed, actor, read, held=held)
         return None if saved is None else (saved, True)
 
     with telemetry.span("user.update_profile"):
-        # Two round trips: the change is one statement, which does nothing when the row is not what it was.
+        # The change is one statement, which does nothing when the row is not what it was.
+        row = await reader.get_row(user_id)
         async with db.read() as conn:
-            done = await attempt(conn, held=False)
+            done = await attempt(conn, row, held=False)
         if done is None:
             async with db.begin() as tx:
                 await lock_user(tx, user_id)
-                done = await attempt(tx, held=True)
-        if done is None:
-            raise RuntimeError("a user who was locked has changed")
+                done = await attempt(tx, await _get_profile(tx, user_id), held=True)
+        assert done is not None, "a user who was locked has changed"
         row, changed = done
         if changed:
             telemetry.metrics.profile_updated()
@@ -131,7 +155,10 @@ async def update_profile(
 
 async def _get_profile(conn: Conn, user_id: UUID) -> ProfileRow:
     """Raises UnknownUser and AccountErased."""
-    row = await queries.get_profile(conn, user_id=user_id)
+    return _known(await queries.get_profile(conn, user_id=user_id))
+
+
+def _known(row: ProfileRow | None) -> ProfileRow:
     if row is None:
         raise UnknownUser
     refuse_erased(row)
@@ -155,17 +182,12 @@ def _changed(row: ProfileRow, keys: UserKeys, given: dict[str, object]) -> dict[
             part = cast("dict[str, object]", value)
             if not readable and not profiles.replaces_whole_address(part):
                 raise PiiUnavailable
-            merged = profiles.merge({} if old is None else _without_nulls(old), part)
+            merged = profiles.merge({} if old is None else profiles.stored_address(old), part)
             address = profiles.complete_address(cast("dict[str, object]", merged))
             value = msgspec.json.encode(address).decode()
         if not readable or value != old:
             changed[name] = value
     return changed
-
-
-def _without_nulls(address: str) -> dict[str, object]:
-    decoded = msgspec.json.decode(address, type=dict[str, object])
-    return {part: value for part, value in decoded.items() if value is not None}
 
 
 async def fill_emails(tx: Conn, keyring: Keyring, emails: dict[UUID, str], actor: Actor) -> None:
@@ -174,11 +196,19 @@ async def fill_emails(tx: Conn, keyring: Keyring, emails: dict[UUID, str], actor
         await lock_user(tx, user_id)
         row = await _get_profile(tx, user_id)
         if row.email is None:
-            await _save(tx, keyring, row, {"email": emails[user_id]}, actor, held=True)
+            keys = profiles.keys_of_row(keyring, row)
+            await _save(tx, keyring, row, keys, {"email": emails[user_id]}, actor, held=True)
 
 
 async def _save(
-    conn: Conn, keyring: Keyring, row: ProfileRow, changed: dict[str, object], actor: Actor, *also: Change, held: bool
+    conn: Conn,
+    keyring: Keyring,
+    row: ProfileRow,
+    keys: UserKeys,
+    changed: dict[str, object],
+    actor: Actor,
+    *also: Change,
+    held: bool,
 ) -> ProfileRow | None:
     """Seal and write the changed members with their audit row and event; `also` is recorded with them.
 
@@ -186,11 +216,11 @@ async def _save(
     locked by the transaction of `conn`.
     """
     rows = key_rows(row.id, row)
-    if broken := _broken(keyring, row, {profiles.FIELDS.get(name, pii.EMAIL).retention for name in changed}):
+    if broken := keys.broken({profiles.FIELDS.get(name, pii.EMAIL).retention for name in changed}):
         if not held:
             return None
-        rows += await _replace_keys(conn, keyring, row, broken)
-    keys = keyring.unlock(row.id, rows)
+        rows += await replace_keys(conn, keyring, keys, broken)
+        keys = keyring.unlock(row.id, rows)
     columns: dict[str, object] = {}
     old: dict[str, object] = {}
     new: dict[str, object] = {}
@@ -244,41 +274,14 @@ async def _save(
     return None if version is None else after
 
 
-def _broken(keyring: Keyring, row: ProfileRow, classes: Collection[pii.RetentionClass]) -> list[pii.RetentionClass]:
-    """Those of the classes whose newest key is lost or does not open. Raises KeysUnavailable when nobody can tell."""
-    keys = profiles.keys_of_row(keyring, row)
-    return [retention for retention in sorted(classes) if not keys.works(retention)]
-
-
-async def _replace_keys(
-    tx: Conn, keyring: Keyring, row: ProfileRow, broken: Sequence[pii.RetentionClass]
-) -> list[UserKeyRow]:
-    """A new version of each of these keys, or the first one of a class that a user does not begin with.
-
-    Without it a user whose key is damaged could not even replace what nobody can read any more.
-    """
-    keys = profiles.keys_of_row(keyring, row)
-    fresh: list[UserKeyRow] = []
-    for retention in broken:
-        newest = keys.newest_version(retention)
-        if newest == 0 and retention not in FIRST_CLASSES:
-            version = 1
-        else:
-            # Never 1 again: the first key was that, and may come back from a backup.
-            version = max(newest, 1) + 1
-            log.error("user_key_replaced", user_id=row.id, retention_class=retention)
-        fresh += keyring.new_user_keys(row.id, (retention,), version=version)
-    await add_user_keys(tx, keys=fresh)
-    return fresh
-
-
 async def keys_of(tx: Conn, keyring: Keyring, user_id: UUID, retention: pii.RetentionClass) -> UserKeys:
     """The keys of one user, for other domains that seal something of this class; whoever calls has locked the user."""
     row = await _get_profile(tx, user_id)
-    rows = key_rows(row.id, row)
-    if broken := _broken(keyring, row, [retention]):
-        rows += await _replace_keys(tx, keyring, row, broken)
-    return keyring.unlock(user_id, rows)
+    keys = profiles.keys_of_row(keyring, row)
+    if broken := keys.broken([retention]):
+        fresh = await replace_keys(tx, keyring, keys, broken)
+        keys = keyring.unlock(user_id, [*key_rows(user_id, row), *fresh])
+    return keys
 
 
 async def open_profile(conn: Conn, keyring: Keyring, user_id: UUID) -> Profile:
@@ -295,7 +298,7 @@ async def fill_verified(tx: Conn, keyring: Keyring, user_id: UUID, verified: Map
     row = await _get_profile(tx, user_id)
     empty = {name: value for name, value in verified.items() if getattr(row, f"{name}_enc") is None}
     if empty:
-        await _save(tx, keyring, row, {**empty}, actor, held=True)
+        await _save(tx, keyring, row, profiles.keys_of_row(keyring, row), {**empty}, actor, held=True)
 
 
 async def list_empty(tx: Conn, user_id: UUID, names: Sequence[str]) -> list[str]:

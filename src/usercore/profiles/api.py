@@ -125,7 +125,7 @@ async def update_me(
         request,
         service,
         actor,
-        lambda: actions.update_profile(service.db, service.keyring, user_id, data, actor, if_match=if_match),
+        lambda: actions.update_profile(service.db, service.reader, user_id, data, actor, if_match=if_match),
     )
     return JsonAnswer(me, headers={} if me.pii_masked else _tagged(version))
 

@@ -291,6 +291,13 @@ def merge(target: object, patch: object) -> object:
     return merged
 
 
+def stored_address(text: str) -> dict[str, object]:
+    """A sealed address as what a patch is merged into: its parts, without the absent ones."""
+    return {
+        part: value for part, value in msgspec.json.decode(text, type=dict[str, object]).items() if value is not None
+    }
+
+
 def replaces_whole_address(patch: Mapping[str, object]) -> bool:
     """Whether nothing of the old address can survive this patch."""
     return all(part in patch for part in AddressPatch.__struct_fields__)

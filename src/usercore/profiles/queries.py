@@ -74,6 +74,10 @@ async def read_profiles(conn: Conn, *, reads: Sequence[AuditRow]) -> list[ReadPr
 
 
 @sql
+async def list_profiles(conn: Conn, *, user_ids: Sequence[UUID]) -> list[ProfileRow]: ...
+
+
+@sql
 async def get_profile(conn: Conn, *, user_id: UUID) -> ProfileRow | None: ...
 
 
