@@ -26,9 +26,9 @@ from usercore.profiles.actions import (
     Me,
     ProfilePatch,
     ProfileReader,
+    ProfileWriter,
     keys_of,
     mask,
-    update_profile,
 )
 from usercore.profiles.profile import AddressPatch
 from usercore.settings import load
@@ -62,8 +62,10 @@ async def _run(environ: dict[str, str]) -> list[Result]:
         light = Batcher(parts.db.dedicated, prepare=_audit_row, run=_versions, finish=_same, observe=_unseen)
         client = redis.asyncio.Redis.from_url(settings.redis_url.reveal())
         reader = ProfileReader(parts.db.dedicated, parts.keyring, _unseen)
+        writer = ProfileWriter(parts.db, parts.keyring)
         for user_id in users:
-            await update_profile(parts.db, reader, user_id, PROFILE, SYSTEM)
+            await writer.update(user_id, PROFILE, SYSTEM)
+        await writer.close()
         async with parts.db.begin() as tx:
             keys = {user_id: await keys_of(tx, parts.keyring, user_id, ADDRESS.retention) for user_id in users}
 

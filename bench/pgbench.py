@@ -3,22 +3,23 @@
 import asyncio
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
+import asyncpg
 import msgspec
 from asyncpg.connection import LoggedQuery
 from msgspec import Struct
 
 from usercore import app
-from usercore.db import all_statements
+from usercore.db import BATCH_SECONDS, Db, all_statements
 from usercore.devstack.accounts import reachable_binaries
 from usercore.devstack.processes import quiet
 from usercore.outbox import Actor
-from usercore.profiles.actions import ProfileReader, update_profile
+from usercore.profiles.actions import ProfileWriter
 from usercore.profiles.profile import ProfilePatch
 from usercore.settings import load
 
@@ -62,15 +63,26 @@ async def _record(environ: Mapping[str, str], user_id: UUID) -> list[Sent]:
         traceparent=f"00-{'0' * 31}1-{'0' * 15}1-01",
     )
     async with app.opened(load({**environ, "DB_POOL_SIZE": "1"})) as parts:
-        async with parts.db.read() as conn:
-            conn.add_query_logger(note)
-        reader = ProfileReader(parts.db.dedicated, parts.keyring)
+        writer = ProfileWriter(_Heard(environ["POSTGRES_URL"], note), parts.keyring)
         for name in ("Kiran", "Leela"):  # the first time, PostgreSQL is asked for its types in between
             sent.clear()
-            await update_profile(parts.db, reader, user_id, ProfilePatch(first_name=name), actor)
-        await reader.close()
-    # Ours is shared with whoever reads at the same moment; a transaction reads its own user.
-    return [Sent(_STATEMENTS["profiles.get_profile"].text, (user_id,)), *sent]
+            await writer.update(user_id, ProfilePatch(first_name=name), actor)
+        await writer.close()
+    # The first look is shared with whoever looks at the same moment; a transaction looks at its own user.
+    return [Sent(_STATEMENTS["profiles.get_profile"].text, (user_id,)), *sent[1:]]
+
+
+class _Heard(Db):
+    """Says what its dedicated connections send."""
+
+    def __init__(self, url: str, note: Callable[[LoggedQuery], None]) -> None:
+        super().__init__(url, min_size=1, max_size=1, name="bench")
+        self._note = note
+
+    async def dedicated(self, *, within_s: float = BATCH_SECONDS) -> asyncpg.Connection:
+        conn = await super().dedicated(within_s=within_s)
+        conn.add_query_logger(self._note)
+        return conn
 
 
 def holding_the_user(statements: Sequence[Sent]) -> list[Sent]:
@@ -108,8 +120,8 @@ def _value(sent: Sent, number: int, user_id: UUID, constants: dict[str, str]) ->
     """What stands for $number: an expression, or a variable that holds the argument."""
     parameter = _STATEMENTS[_name(sent)].parameters[number - 1]
     argument = sent.arguments[number - 1]
-    if parameter.argument == "version":
-        return ":version"
+    if parameter.field == "version":
+        return "array[:version]"
     if argument is None:
         return "null"
     if parameter.records:

@@ -22,7 +22,7 @@ from usercore.operations import Readiness
 from usercore.outbox import Actor
 from usercore.pii.keyring import Keyring
 from usercore.profiles import api, queries
-from usercore.profiles.actions import ProfileReader
+from usercore.profiles.actions import ProfileReader, ProfileWriter
 from usercore.profiles.profile import Address, Me, Profile, open_me
 from usercore.server import Server, make_server, settle
 from usercore.settings import load
@@ -73,8 +73,8 @@ class PlainReader(ProfileReader):
 
 def unaudited(parts: Parts) -> Edge:
     """The handler of GET /v1/me behind the same edge, with a plain select."""
-    reader = PlainReader(parts.db, parts.keyring)
-    service = Service(parts.db, parts.keyring, reader, parts.kyc, parts.artifacts, {}, None, {}, "bench")
+    reader, writer = PlainReader(parts.db, parts.keyring), ProfileWriter(parts.db, parts.keyring)
+    service = Service(parts.db, parts.keyring, reader, writer, parts.kyc, parts.artifacts, {}, None, {}, "bench")
 
     async def ready() -> Readiness:
         return Readiness("ready", {})

@@ -82,32 +82,49 @@ cross join lateral (
 ) as k
 where u.id = any(:user_ids::uuid[]);
 
--- name: save_profile
--- The whole profile row with the audit rows and events of its change, guarded by the version it was read at: nothing
--- at all is written when somebody else was faster. The update of the users row comes first whatever is written, since
--- all else joins it: so it is the lock that keeps a user's events in the order of their commits. The index of a value
--- that stays is not written: a rotation of the index key may have brought it under the newer one meanwhile.
-with bumped as (
-    update users set version = version + 1, updated_at = :profile.updated_at
-    where id = :profile.user_id and version = :version
-    returning id, version
+-- name: save_profiles
+-- Whole profiles with the audit rows and events of their changes, each guarded by the version it was read at: nothing
+-- at all of a change is written when somebody else was faster, or holds the user just now; returned are the users that
+-- were written. The users rows are locked first whatever is written: so they keep a user's events in the order of their
+-- commits, and a change waits for nobody. The index of a value that stays is not written: a rotation of the index key
+-- may have brought it under the newer one meanwhile.
+with given as (
+    select *
+    from unnest(
+        :profiles.user_id::uuid[], :profiles.version::integer[],
+        :profiles.first_name_enc::sealed[], :profiles.last_name_enc::sealed[], :profiles.date_of_birth_enc::sealed[],
+        :profiles.pan_number_enc::sealed[], :profiles.aadhaar_last4_enc::sealed[], :profiles.address_enc::sealed[],
+        :profiles.phone_enc::sealed[], :profiles.email::citext[], :profiles.avatar_url::text[],
+        :profiles.pan_number_index::bytea[], :profiles.phone_index::bytea[], :profiles.updated_at::timestamptz[]
+    ) as g(
+        user_id, version, first_name_enc, last_name_enc, date_of_birth_enc, pan_number_enc, aadhaar_last4_enc,
+        address_enc, phone_enc, email, avatar_url, pan_number_index, phone_index, updated_at
+    )
+),
+held as (
+    select u.id
+    from given g
+    cross join lateral (
+        select id from users where id = g.user_id and users.version = g.version for no key update skip locked
+    ) as u
+),
+bumped as (
+    update users u set version = u.version + 1, updated_at = g.updated_at
+    from held join given g on g.user_id = held.id
+    where u.id = held.id
+    returning u.id
 ),
 saved as (
     update user_profiles p
-    set first_name_enc = :profile.first_name_enc, last_name_enc = :profile.last_name_enc,
-        date_of_birth_enc = :profile.date_of_birth_enc, pan_number_enc = :profile.pan_number_enc,
-        aadhaar_last4_enc = :profile.aadhaar_last4_enc, address_enc = :profile.address_enc,
-        phone_enc = :profile.phone_enc, email = :profile.email, avatar_url = :profile.avatar_url,
+    set first_name_enc = g.first_name_enc, last_name_enc = g.last_name_enc, date_of_birth_enc = g.date_of_birth_enc,
+        pan_number_enc = g.pan_number_enc, aadhaar_last4_enc = g.aadhaar_last4_enc, address_enc = g.address_enc,
+        phone_enc = g.phone_enc, email = g.email, avatar_url = g.avatar_url,
         pan_number_index = case
-            when p.pan_number_enc is distinct from :profile.pan_number_enc::sealed then :profile.pan_number_index
-            else p.pan_number_index
+            when p.pan_number_enc is distinct from g.pan_number_enc then g.pan_number_index else p.pan_number_index
         end,
-        phone_index = case
-            when p.phone_enc is distinct from :profile.phone_enc::sealed then :profile.phone_index
-            else p.phone_index
-        end,
-        updated_at = :profile.updated_at
-    from bumped
+        phone_index = case when p.phone_enc is distinct from g.phone_enc then g.phone_index else p.phone_index end,
+        updated_at = g.updated_at
+    from bumped join given g on g.user_id = bumped.id
     where p.user_id = bumped.id
 ),
 audited as (
@@ -124,7 +141,7 @@ audited as (
         resource text, old_value text, new_value text, ip_addr text, ip_mac text, "timestamp" timestamptz, scope text,
         purpose access_purpose, request_id text, trace_id text, leaf_hash text
     )
-    cross join bumped
+    join bumped on bumped.id = a.user_id
 ),
 published as (
     insert into outbox (event_id, user_id, topic, payload, occurred_at, traceparent)
@@ -132,9 +149,9 @@ published as (
     from json_to_recordset(:events) as e(
         event_id uuid, user_id uuid, topic text, payload text, occurred_at timestamptz, traceparent text
     )
-    cross join bumped
+    join bumped on bumped.id = e.user_id
 )
-select version from bumped;
+select id from bumped;
 
 -- name: list_without_email
 -- Which of these users still wait for their e-mail address.

@@ -26,9 +26,9 @@ from usercore.outbox import Actor, OutboxRow
 from usercore.pii.classification import Field
 from usercore.pii.keyring import UserKeys
 from usercore.pii.sealed import Sealed
-from usercore.profiles import actions, profile
-from usercore.profiles.actions import ProfileReader
-from usercore.profiles.profile import Me
+from usercore.profiles import profile
+from usercore.profiles.actions import ProfileReader, ProfileWriter
+from usercore.profiles.profile import Me, ProfilePatch
 from usercore.relay import Relay
 from usercore.settings import load
 from usercore.worker import Parts
@@ -56,13 +56,13 @@ class Here:
 
 
 async def logs_a_field(here: Here) -> None:
-    update = actions.update_profile
+    update = ProfileWriter.update
 
-    async def leaky(*given: Any, **named: Any) -> Any:
-        telemetry.logger("users").error("profile_changed", reason=str(given[3].last_name))
-        return await update(*given, **named)
+    async def leaky(self: ProfileWriter, user_id: UUID, patch: ProfilePatch, *given: Any, **named: Any) -> Any:
+        telemetry.logger("users").error("profile_changed", reason=str(patch.last_name))
+        return await update(self, user_id, patch, *given, **named)
 
-    here.patched.setattr(actions, "update_profile", leaky)
+    here.patched.setattr(ProfileWriter, "update", leaky)
     assert (await here.zyx.patch({"last_name": V["last_name"]})).status == 200
 
 

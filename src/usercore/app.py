@@ -37,7 +37,7 @@ from usercore.plugins.http import VendorHttp
 from usercore.plugins.loading import load
 from usercore.prefs import api as prefs_api
 from usercore.profiles import api as profiles_api
-from usercore.profiles.actions import ProfileReader
+from usercore.profiles.actions import ProfileReader, ProfileWriter
 from usercore.ratelimit import KYC_INITIATE, PROFILE_PATCH, Limiter, RedisGuard, Verdict
 from usercore.reviews import api as reviews_api
 from usercore.server import make_server, run, settle
@@ -140,10 +140,12 @@ async def api(parts: Parts) -> AsyncGenerator[tuple[Edge, Edge]]:
     health = Health(db, keyring, redis, settings.kafka_brokers, parts.archive)
     metrics.before_render(lambda: _show_pool(db))
     reader = ProfileReader(db.dedicated, keyring)
+    writer = ProfileWriter(db, keyring)
     service = Service(
         db,
         keyring,
         reader,
+        writer,
         parts.kyc,
         parts.artifacts,
         settings.hold_sources,
@@ -171,6 +173,7 @@ async def api(parts: Parts) -> AsyncGenerator[tuple[Edge, Edge]]:
         yield edge, build_ops(edge, settings=settings, authenticator=authenticator, ready=health.ready)
     finally:
         await reader.close()
+        await writer.close()
         await authenticator.close()
         await limiter.close()
         await redis.close()

@@ -45,9 +45,9 @@ RETRY_PAUSE_S = 0.05
 class Batcher(Generic[Q, W, R, A]):
     """Answers readers in batches: `prepare` for each, then `run` once for all of them, then `finish` for each.
 
-    `run` returns one result for each reader, in their order, and must be safe to repeat with the same ones: after a
-    lost connection nobody knows whether it committed. What `prepare` and `finish` raise, only their own reader gets.
-    `unavailable` is raised when the queue is full or a batch fails.
+    `run` returns one result for each reader, in their order. Unless it `repeats` it need not be safe to repeat with the
+    same ones: after a lost connection nobody knows whether it committed. What `prepare` and `finish` raise, only their
+    own reader gets. `unavailable` is raised when the queue is full or a batch fails.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Batcher(Generic[Q, W, R, A]):
         finish: Callable[[R], A],
         observe: Observe | None = None,
         unavailable: type[ServiceUnavailable] = AuditUnavailable,
+        repeats: bool = True,
     ) -> None:
         self._connect = connect
         self._prepare = prepare
@@ -66,6 +67,7 @@ class Batcher(Generic[Q, W, R, A]):
         self._finish = finish
         self._observe = observe or _unseen
         self._unavailable = unavailable
+        self._repeats = repeats
         self._waiting: deque[_Reader[Q, A]] = deque()
         self._idle = [_Lane() for _ in range(LANES)]
         self._lanes = list(self._idle)
@@ -158,7 +160,7 @@ class Batcher(Generic[Q, W, R, A]):
                 return await self._run(connection, prepared)
             except Exception as error:
                 await lane.drop()
-                if not is_away(error) or asyncio.get_running_loop().time() > deadline:
+                if not self._repeats or not is_away(error) or asyncio.get_running_loop().time() > deadline:
                     raise
             await asyncio.sleep(RETRY_PAUSE_S)
 

@@ -18,7 +18,7 @@ from usercore.errors import PROBLEM_MEDIA_TYPE, FieldError, KeysUnavailable, Val
 from usercore.idempotency import Answer, Attempt, fingerprints, stored_key
 from usercore.outbox import AccessPurpose, Actor, ActorKind
 from usercore.pii.keyring import Keyring
-from usercore.profiles.actions import ProfileReader
+from usercore.profiles.actions import ProfileReader, ProfileWriter
 from usercore.users.actions import UnknownUser, create_user
 
 T = TypeVar("T")
@@ -34,6 +34,7 @@ class Service(Struct, frozen=True):
     db: Db
     keyring: Keyring
     reader: ProfileReader
+    writer: ProfileWriter
     kyc: Kyc
     artifacts: Artifacts
     hold_sources: Mapping[str, str]

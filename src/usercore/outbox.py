@@ -155,22 +155,22 @@ def records_of(changes: Sequence[Change], actor: Actor) -> Records:
 
 
 class Written:
-    """`nothing` is set when the statement found that there was nothing to write."""
+    """`rows` is set when the statement found that there was less to write."""
 
-    nothing = False
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
 
 
 @contextmanager
 def counted(rows: int) -> Generator[Written]:
     """Count audit rows by whether the statement that writes them worked; one that failed undid its change too."""
-    written = Written()
+    written = Written(rows)
     try:
         yield written
     except BaseException:
         metrics.audit_write("failure", rows)
         raise
-    if not written.nothing:
-        metrics.audit_write("success", rows)
+    metrics.audit_write("success", written.rows)
 
 
 def audit_row(change: Change, actor: Actor, at: datetime | None = None) -> AuditRow:

@@ -31,7 +31,6 @@ from usercore.lapses.actions import end_validity
 from usercore.lifecycle.actions import apply_auth_events
 from usercore.outbox import SYSTEM, Actor
 from usercore.plugins import Evidence, RejectionCode, Standing
-from usercore.profiles.actions import update_profile
 from usercore.profiles.profile import ProfilePatch
 from usercore.users.actions import create_user
 from usercore.verification.actions import Initiate, initiate
@@ -125,7 +124,7 @@ class Machine(RuleBasedStateMachine):
             pan_number=_pan(self._user),
         )
         self._does(create_user(w.db, w.keyring, self._user, None, SYSTEM))
-        self._does(update_profile(w.db, w.reader, self._user, person, SYSTEM))
+        self._does(w.writer.update(self._user, person, SYSTEM))
 
     @rule(source=st.sampled_from(PARTIES))
     def a_party_freezes(self, source: str) -> None:

@@ -84,7 +84,7 @@ class Writers:
     def __init__(self, db: Db, keyring: Keyring) -> None:
         self._db = db
         self._keyring = keyring
-        self._reader = actions.ProfileReader(db.dedicated, keyring)
+        self._writer = actions.ProfileWriter(db, keyring)
         self.ids = [uuid4() for _ in range(WRITERS)]
         self.stop = asyncio.Event()
 
@@ -92,14 +92,14 @@ class Writers:
         for user_id in self.ids:
             await create_user(self._db, self._keyring, user_id, f"{user_id}@example.in", SYSTEM)
         await asyncio.gather(*map(self._write, self.ids))
-        await self._reader.close()
+        await self._writer.close()
 
     async def _write(self, user_id: UUID) -> None:
         number = 0
         while not self.stop.is_set():
             number += 1
             patch = ProfilePatch(avatar_url=f"https://cdn.example.in/{number}.png")
-            await actions.update_profile(self._db, self._reader, user_id, patch, SYSTEM)
+            await self._writer.update(user_id, patch, SYSTEM)
             async with self._db.read() as conn:
                 await conn.execute("select pg_sleep(0.3)")
 

@@ -11,7 +11,7 @@ from usercore.lookup.actions import Search, search
 from usercore.outbox import SYSTEM, Actor
 from usercore.pii.keyring import Keyring
 from usercore.pii.wraps import UserKeyRow
-from usercore.profiles.actions import ProfileReader, open_profile, update_profile
+from usercore.profiles.actions import ProfileWriter, open_profile
 from usercore.profiles.profile import ProfilePatch
 from usercore.users.actions import create_user
 
@@ -43,9 +43,9 @@ async def people(db: Db, keyring: Keyring, count: int) -> list[UUID]:
 
 async def patched(db: Db, keyring: Keyring, user_id: UUID, **members: str) -> None:
     patch = msgspec.convert(members, ProfilePatch)
-    reader = ProfileReader(db.dedicated, keyring)
-    await update_profile(db, reader, user_id, patch, Actor(kind="user", id=user_id))
-    await reader.close()
+    writer = ProfileWriter(db, keyring)
+    await writer.update(user_id, patch, Actor(kind="user", id=user_id))
+    await writer.close()
 
 
 async def unreadable(db: Db, keyring: Keyring, users: Sequence[UUID]) -> list[UUID]:

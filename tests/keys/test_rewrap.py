@@ -228,7 +228,7 @@ async def test_the_index_of_a_value_that_stays_moves_when_another_one_changes_me
     """A writer between the pass's read and its write, and the pass between a writer's read and its write."""
     users = await people(db, await loaded(db, kms), 2)
     keyring = await rotated(db, kms, operator, "blind_index")
-    indexed, saved = rewraps.set_indexes, profiles.save_profile
+    indexed, saved = rewraps.set_indexes, profiles.save_profiles
 
     async def after_a_writer(conn: Conn, **given: Any) -> object:
         if given["user_id"] == users[0]:
@@ -236,12 +236,12 @@ async def test_the_index_of_a_value_that_stays_moves_when_another_one_changes_me
         return await indexed(conn, **given)
 
     async def after_the_pass(conn: Conn, **given: Any) -> object:
-        monkeypatch.setattr(profiles, "save_profile", saved)
+        monkeypatch.setattr(profiles, "save_profiles", saved)
         monkeypatch.setattr(rewraps, "set_indexes", after_a_writer)
         await whole(reindex(db, keyring))
         return await saved(conn, **given)
 
-    monkeypatch.setattr(profiles, "save_profile", after_the_pass)
+    monkeypatch.setattr(profiles, "save_profiles", after_the_pass)
     await patched(db, keyring, users[1], first_name="Asha")
     prefix = keyring.active("blind_index").version.to_bytes(2, "big")
     rows = await owner.fetch("select pan_number_index, phone_index from user_profiles")

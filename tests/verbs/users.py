@@ -20,7 +20,6 @@ from usercore.lookup import actions as lookup
 from usercore.outbox import SYSTEM, Actor
 from usercore.prefs import actions as prefs
 from usercore.prefs.queries import Prefs
-from usercore.profiles import actions as profiles
 from usercore.profiles.profile import AddressPatch, ProfilePatch
 from usercore.trail import actions as trail
 from usercore.users import actions as users
@@ -55,7 +54,7 @@ def auth_batch(w: World, s: Subject) -> Coroutine[Any, Any, object]:
 
 
 def patched(patch: ProfilePatch) -> Call:
-    return lambda w, s: profiles.update_profile(w.db, w.reader, s.user, patch, s.actor)
+    return lambda w, s: w.writer.update(s.user, patch, s.actor)
 
 
 ADDRESS = AddressPatch(line1="1 MG Road", city="Pune", state="MH", pin_code="411001")
@@ -191,7 +190,7 @@ def get_user(*fields: str) -> Call:
 USER = "users user_profiles notification_prefs user_keys"
 CREATE = "users.create_user"
 AUTH = "lifecycle.apply_auth_events"
-UPDATE = "profiles.update_profile"
+UPDATE = "profiles.ProfileWriter.update"
 CONSENT = "consents.give_consent"
 PROFILE = "users user_profiles"
 UPDATED = "profile.read profile.updated"

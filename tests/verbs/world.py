@@ -137,6 +137,7 @@ class World(Struct):
     db: Db
     keyring: Keyring
     reader: profiles.ProfileReader
+    writer: profiles.ProfileWriter
     relay: Relay
     kyc: Kyc
     artifacts: Artifacts
@@ -153,12 +154,14 @@ async def opened(environ: Mapping[str, str]) -> AsyncGenerator[World]:
     settings = load({**environ, "DB_POOL_SIZE": "1"})
     async with app.opened(settings) as parts:
         reader = profiles.ProfileReader(parts.db.dedicated, parts.keyring)
+        writer = profiles.ProfileWriter(parts.db, parts.keyring)
         relay = Relay(parts.db, settings)
         try:
             yield World(
                 parts.db,
                 parts.keyring,
                 reader,
+                writer,
                 relay,
                 replace(
                     parts.kyc,
@@ -173,6 +176,7 @@ async def opened(environ: Mapping[str, str]) -> AsyncGenerator[World]:
         finally:
             await relay._drop_producer()
             await reader.close()
+            await writer.close()
 
 
 class Subject(Struct, frozen=True):

@@ -1,7 +1,7 @@
 """Verbs of profiles: read with audit, update. Transactions begin and end here."""
 
-from collections.abc import Mapping, Sequence
-from typing import cast
+from collections.abc import Collection, Mapping, Sequence
+from typing import TypeVar, cast
 from uuid import UUID
 
 import msgspec
@@ -19,74 +19,48 @@ from usercore.errors import (
     VersionMismatch,
 )
 from usercore.events import UserUpdated, new_event_id, now
-from usercore.outbox import Actor, AuditRow, Change, audit_row, audit_text, counted, record, records_of
+from usercore.outbox import Actor, AuditRow, Change, audit_row, audit_text, record, records_of
 from usercore.pii import classification as pii
 from usercore.pii.keyring import Keyring, UserKeys
 from usercore.pii.user_keys import key_rows, replace_keys
+from usercore.pii.wraps import UserKeyRow
 from usercore.profiles import profile as profiles
 from usercore.profiles import queries
-from usercore.profiles.profile import Address, Me, Profile, ProfilePatch
-from usercore.profiles.queries import ProfileRow, ReadProfileRow
+from usercore.profiles.profile import Me, Profile, ProfilePatch
+from usercore.profiles.queries import ProfileRow, ReadProfileRow, Saving
 from usercore.users.actions import UnknownUser, lock_user, refuse_erased, refuse_inactive
 
-__all__ = [
-    "MEMBERS",
-    "READ_MASKED",
-    "Address",
-    "Me",
-    "Profile",
-    "ProfileReader",
-    "fill_emails",
-    "fill_verified",
-    "keys_of",
-    "list_empty",
-    "mask",
-    "open_kept",
-    "open_me",
-    "open_profile",
-    "update_profile",
-]
+T = TypeVar("T")
 
 _SHOWN = [*profiles.FIELDS, "email", "avatar_url"]
 READ = audit_text({"fields": _SHOWN})
 READ_MASKED = audit_text({"fields": _SHOWN, "masked": True})
 MEMBERS = profiles.MEMBERS
 """What of a profile can be revealed."""
-mask = profiles.mask
+Address, mask = profiles.Address, profiles.mask
 
 
 class ProfileReader:
-    """Reads that share statements. A profile is opened only when the audit row of its reader is durable."""
+    """Audited reads. A profile is opened only when the audit row of its reader is durable."""
 
     def __init__(self, connect: Connect, keyring: Keyring, observe: Observe = telemetry.metrics.audit_write) -> None:
-        self.keyring = keyring
-        self._reads = Batcher(connect, prepare=_audit_row, run=_read, finish=self._open, observe=observe)
-        self._rows: Batcher[UUID, UUID, ProfileRow | None, ProfileRow] = Batcher(
-            connect, prepare=lambda user_id: user_id, run=_list, finish=_known, unavailable=DatabaseUnavailable
-        )
+        self._keyring = keyring
+        self._batcher = Batcher(connect, prepare=_audit_row, run=queries.read_each, finish=self._open, observe=observe)
 
     async def read(self, user_id: UUID, actor: Actor, read: str = READ) -> tuple[Me, int]:
         """The user, opened, and its version; `read` is what the trail says of it.
 
         Raises UnknownUser, AccountErased, AuditUnavailable.
         """
-        return await self._reads.read((user_id, actor, read))
-
-    async def get_row(self, user_id: UUID) -> ProfileRow:
-        """A user as it is stored: nothing is opened and nothing recorded.
-
-        Raises UnknownUser, AccountErased, DatabaseUnavailable.
-        """
-        return await self._rows.read(user_id)
+        return await self._batcher.read((user_id, actor, read))
 
     async def close(self) -> None:
         """Answer who waits, and refuse everybody else."""
-        await self._reads.close()
-        await self._rows.close()
+        await self._batcher.close()
 
     def _open(self, found: ReadProfileRow | None) -> tuple[Me, int]:
         row = _known(found)
-        return profiles.open_me(row, self.keyring), row.version
+        return profiles.open_me(row, self._keyring), row.version
 
 
 def _audit_row(read: tuple[UUID, Actor, str]) -> AuditRow:
@@ -94,63 +68,78 @@ def _audit_row(read: tuple[UUID, Actor, str]) -> AuditRow:
     return audit_row(Change(action="profile.read", user_id=user_id, resource="user_profiles", new=new), actor)
 
 
-async def _read(conn: Conn, reads: Sequence[AuditRow]) -> list[ReadProfileRow | None]:
-    """One result for each read, None for an unknown user."""
-    rows = {row.read_id: row for row in await queries.read_profiles(conn, reads=reads)}
-    return [rows.get(read.event_id) for read in reads]
+class ProfileWriter:
+    """Changes. Those that come together share their first look at the users, and the statement that saves them."""
 
+    def __init__(self, db: Db, keyring: Keyring) -> None:
+        self._db = db
+        self._keyring = keyring
+        self._rows: Batcher[UUID, UUID, ProfileRow | None, ProfileRow] = Batcher(
+            db.dedicated, prepare=_same, run=queries.list_each, finish=_known, unavailable=DatabaseUnavailable
+        )
+        self._savings: Batcher[Saving, Saving, bool, bool] = Batcher(
+            db.dedicated,
+            prepare=_same,
+            run=queries.save_each,
+            finish=_same,
+            unavailable=DatabaseUnavailable,
+            repeats=False,
+        )
 
-async def _list(conn: Conn, user_ids: Sequence[UUID]) -> list[ProfileRow | None]:
-    """One result for each id, None for an unknown user."""
-    rows = {row.id: row for row in await queries.list_profiles(conn, user_ids=sorted({*user_ids}))}
-    return [rows.get(user_id) for user_id in user_ids]
+    async def update(
+        self, user_id: UUID, patch: ProfilePatch, actor: Actor, *, if_match: Sequence[int] | None = None
+    ) -> tuple[Me, int]:
+        """Merge `patch` into the profile and return the user as GET shows it, with its version.
 
-
-async def update_profile(
-    db: Db,
-    reader: ProfileReader,
-    user_id: UUID,
-    patch: ProfilePatch,
-    actor: Actor,
-    *,
-    if_match: Sequence[int] | None = None,
-) -> tuple[Me, int]:
-    """Merge `patch` into the profile and return the user as GET shows it, with its version.
-
-    A patch that changes nothing writes only the audit row of its own read. Raises UnknownUser, AccountErased,
-    VersionMismatch, AccountNotActive, IdentityLocked, ValidationFailed, PiiUnavailable and KeysUnavailable.
-    """
-    given, keyring = profiles.validated(patch), reader.keyring
-
-    async def attempt(conn: Conn, row: ProfileRow, *, held: bool) -> tuple[ProfileRow, bool] | None:
-        if if_match is not None and row.version not in if_match:
-            raise VersionMismatch
-        refuse_inactive(row.status)
-        keys = profiles.keys_of_row(keyring, row)
-        changed = _changed(row, keys, given)
-        if row.kyc_status in ("pending", "in_review", "approved") and not profiles.IDENTITY_FIELDS.isdisjoint(changed):
-            raise IdentityLocked
+        A patch that changes nothing writes only the audit row of its own read. Raises UnknownUser, AccountErased,
+        VersionMismatch, AccountNotActive, IdentityLocked, ValidationFailed, PiiUnavailable, KeysUnavailable and
+        DatabaseUnavailable.
+        """
+        given, keyring = profiles.validated(patch), self._keyring
         read = Change(action="profile.read", user_id=user_id, resource="user_profiles", new=READ)
-        if not changed:
-            await record(conn, read, actor=actor)
-            return row, False
-        saved = await _save(conn, keyring, row, keys, changed, actor, read, held=held)
-        return None if saved is None else (saved, True)
 
-    with telemetry.span("user.update_profile"):
-        # The change is one statement, which does nothing when the row is not what it was.
-        row = await reader.get_row(user_id)
-        async with db.read() as conn:
-            done = await attempt(conn, row, held=False)
-        if done is None:
-            async with db.begin() as tx:
-                await lock_user(tx, user_id)
-                done = await attempt(tx, await _get_profile(tx, user_id), held=True)
-        assert done is not None, "a user who was locked has changed"
-        row, changed = done
-        if changed:
-            telemetry.metrics.profile_updated()
-    return profiles.open_me(row, keyring), row.version
+        def changed(row: ProfileRow, keys: UserKeys) -> dict[str, object]:
+            if if_match is not None and row.version not in if_match:
+                raise VersionMismatch
+            refuse_inactive(row.status)
+            found = _changed(row, keys, given)
+            locked = row.kyc_status in ("pending", "in_review", "approved")
+            if locked and not profiles.IDENTITY_FIELDS.isdisjoint(found):
+                raise IdentityLocked
+            return found
+
+        with telemetry.span("user.update_profile"):
+            row = await self._rows.read(user_id)
+            keys = profiles.keys_of_row(keyring, row)
+            changes = changed(row, keys)
+            if not changes:
+                async with self._db.read() as conn:
+                    await record(conn, read, actor=actor)
+            elif not keys.broken(_classes(changes)) and await self._savings.read(
+                saving := _saving(keyring, row, key_rows(user_id, row), keys, changes, actor, read)
+            ):
+                row = saving.after
+            else:  # somebody was faster or holds the user just now, or a key has to be replaced first
+                async with self._db.begin() as tx:
+                    await lock_user(tx, user_id)
+                    row = await _get_profile(tx, user_id)
+                    changes = changed(row, profiles.keys_of_row(keyring, row))
+                    if changes:
+                        row = await _save(tx, keyring, row, changes, actor, read)
+                    else:
+                        await record(tx, read, actor=actor)
+            if changes:
+                telemetry.metrics.profile_updated()
+        return profiles.open_me(row, keyring), row.version
+
+    async def close(self) -> None:
+        """As ProfileReader's."""
+        await self._rows.close()
+        await self._savings.close()
+
+
+def _same(value: T) -> T:
+    return value
 
 
 async def _get_profile(conn: Conn, user_id: UUID) -> ProfileRow:
@@ -196,31 +185,37 @@ async def fill_emails(tx: Conn, keyring: Keyring, emails: dict[UUID, str], actor
         await lock_user(tx, user_id)
         row = await _get_profile(tx, user_id)
         if row.email is None:
-            keys = profiles.keys_of_row(keyring, row)
-            await _save(tx, keyring, row, keys, {"email": emails[user_id]}, actor, held=True)
+            await _save(tx, keyring, row, {"email": emails[user_id]}, actor)
 
 
 async def _save(
-    conn: Conn,
+    tx: Conn, keyring: Keyring, row: ProfileRow, changed: dict[str, object], actor: Actor, *also: Change
+) -> ProfileRow:
+    """Seal and write the changed members of a user whom `tx` has locked; `also` is recorded with the change."""
+    rows, keys = key_rows(row.id, row), profiles.keys_of_row(keyring, row)
+    if broken := keys.broken(_classes(changed)):
+        rows += await replace_keys(tx, keyring, keys, broken)
+        keys = keyring.unlock(row.id, rows)
+    saving = _saving(keyring, row, rows, keys, changed, actor, *also)
+    if await queries.save_each(tx, [saving]) != [True]:
+        raise RuntimeError("a user who was locked has changed")
+    return saving.after
+
+
+def _classes(changed: Collection[str]) -> set[pii.RetentionClass]:
+    return {profiles.FIELDS.get(name, pii.EMAIL).retention for name in changed}
+
+
+def _saving(
     keyring: Keyring,
     row: ProfileRow,
+    rows: Sequence[UserKeyRow],
     keys: UserKeys,
-    changed: dict[str, object],
+    changed: Mapping[str, object],
     actor: Actor,
     *also: Change,
-    held: bool,
-) -> ProfileRow | None:
-    """Seal and write the changed members with their audit row and event; `also` is recorded with them.
-
-    None when somebody else was faster, or when a key has to be replaced first, for which the user has to be `held`:
-    locked by the transaction of `conn`.
-    """
-    rows = key_rows(row.id, row)
-    if broken := keys.broken({profiles.FIELDS.get(name, pii.EMAIL).retention for name in changed}):
-        if not held:
-            return None
-        rows += await replace_keys(conn, keyring, keys, broken)
-        keys = keyring.unlock(row.id, rows)
+) -> Saving:
+    """The changed members sealed under `keys`, which are those of `rows`, and the records of it and of `also`."""
     columns: dict[str, object] = {}
     old: dict[str, object] = {}
     new: dict[str, object] = {}
@@ -265,13 +260,7 @@ async def _save(
             changed_fields=sorted(changed),
         ),
     )
-    records = records_of([updated, *also], actor)
-    with counted(len(records.audit)) as written:
-        version = await queries.save_profile(
-            conn, profile=profiles.values(after), version=row.version, audit=records.audit, events=records.events
-        )
-        written.nothing = version is None
-    return None if version is None else after
+    return Saving(after, records_of([updated, *also], actor))
 
 
 async def keys_of(tx: Conn, keyring: Keyring, user_id: UUID, retention: pii.RetentionClass) -> UserKeys:
@@ -298,7 +287,7 @@ async def fill_verified(tx: Conn, keyring: Keyring, user_id: UUID, verified: Map
     row = await _get_profile(tx, user_id)
     empty = {name: value for name, value in verified.items() if getattr(row, f"{name}_enc") is None}
     if empty:
-        await _save(tx, keyring, row, profiles.keys_of_row(keyring, row), {**empty}, actor, held=True)
+        await _save(tx, keyring, row, {**empty}, actor)
 
 
 async def list_empty(tx: Conn, user_id: UUID, names: Sequence[str]) -> list[str]:

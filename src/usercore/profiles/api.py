@@ -23,7 +23,6 @@ from usercore.errors import (
     VersionMismatch,
 )
 from usercore.operations import MERGE_PATCH, Access, operation
-from usercore.profiles import actions
 from usercore.profiles.profile import Address, AddressPatch, Me, Profile, ProfilePatch
 from usercore.ratelimit import PROFILE_PATCH
 from usercore.users.actions import get_version
@@ -125,7 +124,7 @@ async def update_me(
         request,
         service,
         actor,
-        lambda: actions.update_profile(service.db, service.reader, user_id, data, actor, if_match=if_match),
+        lambda: service.writer.update(user_id, data, actor, if_match=if_match),
     )
     return JsonAnswer(me, headers={} if me.pii_masked else _tagged(version))
 

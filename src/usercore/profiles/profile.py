@@ -17,7 +17,7 @@ from usercore.pii import masks, validators
 from usercore.pii.keyring import Keyring, UserKeys
 from usercore.pii.sealed import Sealed
 from usercore.pii.user_keys import key_rows
-from usercore.profiles.queries import ProfileRow, ProfileValues
+from usercore.profiles.queries import ProfileRow
 
 log = telemetry.logger(__name__)
 
@@ -199,25 +199,6 @@ def _masked(row: ProfileRow) -> Profile:
         phone=hidden(row.phone_enc),
         email=None if row.email is None else masks.email(row.email),
         avatar_url=None if row.avatar_url is None else masks.url(row.avatar_url),
-        updated_at=row.profile_updated_at,
-    )
-
-
-def values(row: ProfileRow) -> ProfileValues:
-    """What of a row is written."""
-    return ProfileValues(
-        user_id=row.id,
-        first_name_enc=row.first_name_enc,
-        last_name_enc=row.last_name_enc,
-        date_of_birth_enc=row.date_of_birth_enc,
-        pan_number_enc=row.pan_number_enc,
-        aadhaar_last4_enc=row.aadhaar_last4_enc,
-        address_enc=row.address_enc,
-        phone_enc=row.phone_enc,
-        email=row.email,
-        avatar_url=row.avatar_url,
-        pan_number_index=row.pan_number_index,
-        phone_index=row.phone_index,
         updated_at=row.profile_updated_at,
     )
 

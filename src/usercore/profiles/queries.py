@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from usercore.db import Conn, Sql
 from usercore.events import KycStatus, KycTier, UserStatus
-from usercore.outbox import AuditRow, OutboxRow
+from usercore.outbox import AuditRow, OutboxRow, Records, counted
 from usercore.pii.classification import RetentionClass
 from usercore.pii.sealed import Sealed
 
@@ -52,9 +52,10 @@ class ReadProfileRow(ProfileRow, frozen=True):
 
 
 class ProfileValues(Struct, frozen=True):
-    """The writable columns of user_profiles."""
+    """The writable columns of user_profiles, and the version of the user that they were made from."""
 
     user_id: UUID
+    version: int
     first_name_enc: Sealed | None
     last_name_enc: Sealed | None
     date_of_birth_enc: Sealed | None
@@ -82,10 +83,61 @@ async def get_profile(conn: Conn, *, user_id: UUID) -> ProfileRow | None: ...
 
 
 @sql
-async def save_profile(
-    conn: Conn, *, profile: ProfileValues, version: int, audit: Sequence[AuditRow], events: Sequence[OutboxRow]
-) -> int | None: ...
+async def save_profiles(
+    conn: Conn, *, profiles: Sequence[ProfileValues], audit: Sequence[AuditRow], events: Sequence[OutboxRow]
+) -> list[UUID]: ...
 
 
 @sql
 async def list_without_email(conn: Conn, *, user_ids: Sequence[UUID]) -> list[UUID]: ...
+
+
+class Saving(Struct, frozen=True):
+    """A row as it is to become, with what its change leaves behind."""
+
+    after: ProfileRow
+    records: Records
+
+
+async def read_each(conn: Conn, reads: Sequence[AuditRow]) -> list[ReadProfileRow | None]:
+    """One result for each read, None for an unknown user."""
+    rows = {row.read_id: row for row in await read_profiles(conn, reads=reads)}
+    return [rows.get(read.event_id) for read in reads]
+
+
+async def list_each(conn: Conn, user_ids: Sequence[UUID]) -> list[ProfileRow | None]:
+    """One result for each id, None for an unknown user."""
+    rows = {row.id: row for row in await list_profiles(conn, user_ids=sorted({*user_ids}))}
+    return [rows.get(user_id) for user_id in user_ids]
+
+
+async def save_each(conn: Conn, savings: Sequence[Saving]) -> list[bool]:
+    """Which of them were written: those whose users are as they were, and of two of one user the first."""
+    first = {saving.after.id: saving for saving in reversed(savings)}
+    audit = [row for saving in first.values() for row in saving.records.audit]
+    events = [row for saving in first.values() for row in saving.records.events]
+    with counted(len(audit)) as written:
+        values = [_values(saving.after) for saving in first.values()]
+        saved = set(await save_profiles(conn, profiles=values, audit=audit, events=events))
+        written.rows = sum(row.user_id in saved for row in audit)
+    return [saving is first[saving.after.id] and saving.after.id in saved for saving in savings]
+
+
+def _values(row: ProfileRow) -> ProfileValues:
+    """What is written of a row that was made from the version before it."""
+    return ProfileValues(
+        user_id=row.id,
+        version=row.version - 1,
+        first_name_enc=row.first_name_enc,
+        last_name_enc=row.last_name_enc,
+        date_of_birth_enc=row.date_of_birth_enc,
+        pan_number_enc=row.pan_number_enc,
+        aadhaar_last4_enc=row.aadhaar_last4_enc,
+        address_enc=row.address_enc,
+        phone_enc=row.phone_enc,
+        email=row.email,
+        avatar_url=row.avatar_url,
+        pan_number_index=row.pan_number_index,
+        phone_index=row.phone_index,
+        updated_at=row.profile_updated_at,
+    )
