@@ -1,6 +1,7 @@
 """pgbench as a rival: the statements that one of our verbs sent, with the same parameters, from C and without us."""
 
 import asyncio
+import os
 import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -174,7 +175,11 @@ def run(url: str, script: Script, *, clients: int, seconds: float) -> float:
     program = reachable_binaries(None, quiet) / "pgbench"
     defined = [f"--define={name}={value}" for name, value in {"ready": "0", **script.constants}.items()]
     command = [str(program), "--no-vacuum", "--protocol=prepared", f"--client={clients}", f"--time={seconds:.0f}"]
-    done = subprocess.run([*command, *defined, f"--file={script.file}", url], capture_output=True, text=True)
+    # As the service's own connections, which plan each statement once.
+    environ = {**os.environ, "PGOPTIONS": "-c plan_cache_mode=force_generic_plan"}
+    done = subprocess.run(
+        [*command, *defined, f"--file={script.file}", url], env=environ, capture_output=True, text=True
+    )
     rate = _RATE.search(done.stdout)
     if done.returncode or rate is None or "failed transactions: 0 " not in done.stdout:
         raise RuntimeError(f"pgbench failed: {done.stderr[-2000:]}{done.stdout[-2000:]}")

@@ -34,6 +34,8 @@ log = logger(__name__)
 ACQUIRE_SECONDS = 2.0  # asyncpg waits for ever by default; a client gets 503 while it still waits for us
 COMMAND_SECONDS = 5.0
 BATCH_SECONDS = 3.0  # a batch takes milliseconds, and those who come meanwhile wait for it and for their own
+# Left to itself PostgreSQL plans a statement over arrays anew whenever they are short, which takes it a millisecond.
+PLANNED_ONCE = {"jit": "off", "plan_cache_mode": "force_generic_plan"}
 MAX_QUERIES = 1_000_000  # asyncpg replaces a connection after 50,000 queries by default: every few seconds under load
 
 # ---------------------------------------------------------------------------------------------------- unavailability
@@ -161,10 +163,7 @@ class Db:
         return _Read(self)
 
     async def dedicated(self, *, within_s: float = BATCH_SECONDS) -> asyncpg.Connection:
-        """A connection beside the pool, which the caller closes; a command may take so long.
-
-        Raises what asyncpg raises when it cannot be had.
-        """
+        """A connection beside the pool, which the caller closes. Raises what asyncpg raises when it cannot be had."""
         conn = cast(
             asyncpg.Connection,
             await asyncpg.connect(
@@ -174,7 +173,7 @@ class Db:
                 statement_cache_size=500,
                 max_cached_statement_lifetime=0,
                 max_cacheable_statement_size=0,
-                server_settings={"application_name": f"{self._name}-batch", "jit": "off"},
+                server_settings={"application_name": f"{self._name}-batch", **PLANNED_ONCE},
             ),
         )
         await _at_home(conn)
