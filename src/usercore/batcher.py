@@ -1,7 +1,7 @@
-"""Reads that share one statement: callers that come together are answered by one round trip.
+"""Statements that callers share: those that come together are answered by one round trip, and one commit.
 
 The audited profile read is such a statement: it inserts an audit row for each reader and returns each reader's sealed
-fields, so a batch of readers costs one commit. There is no timer: an idle lane takes what waits at once, and what
+fields. The one that saves profiles is another. There is no timer: an idle lane takes what waits at once, and what
 arrives while all lanes are busy forms the next batch. Each lane has a connection of its own, because a caller that
 waited for a batch while it held a pooled connection would deadlock the pool.
 
@@ -45,9 +45,9 @@ RETRY_PAUSE_S = 0.05
 class Batcher(Generic[Q, W, R, A]):
     """Answers readers in batches: `prepare` for each, then `run` once for all of them, then `finish` for each.
 
-    `run` returns one result for each reader, in their order. Unless it `repeats` it need not be safe to repeat with the
-    same ones: after a lost connection nobody knows whether it committed. What `prepare` and `finish` raise, only their
-    own reader gets. `unavailable` is raised when the queue is full or a batch fails.
+    `run` returns one result for each reader, in their order. With `repeats` it must be safe to repeat with the same
+    ones: after a lost connection nobody knows whether it committed. What `prepare` and `finish` raise, only their own
+    reader gets. `unavailable` is raised when the queue is full or a batch fails.
     """
 
     def __init__(
@@ -160,9 +160,13 @@ class Batcher(Generic[Q, W, R, A]):
                 return await self._run(connection, prepared)
             except Exception as error:
                 await lane.drop()
-                if not self._repeats or not is_away(error) or asyncio.get_running_loop().time() > deadline:
+                if asyncio.get_running_loop().time() > deadline or not self._may_try_again(error):
                     raise
             await asyncio.sleep(RETRY_PAUSE_S)
+
+    def _may_try_again(self, error: Exception) -> bool:
+        # A deadlock was rolled back for sure; a lost connection may have been lost after the commit.
+        return is_away(error) and (self._repeats or isinstance(error, asyncpg.TransactionRollbackError))
 
 
 def _unseen(outcome: str, rows: int) -> None:

@@ -114,10 +114,12 @@ async def list_each(conn: Conn, user_ids: Sequence[UUID]) -> list[ProfileRow | N
 async def save_each(conn: Conn, savings: Sequence[Saving]) -> list[bool]:
     """Which of them were written: those whose users are as they were, and of two of one user the first."""
     first = {saving.after.id: saving for saving in reversed(savings)}
-    audit = [row for saving in first.values() for row in saving.records.audit]
-    events = [row for saving in first.values() for row in saving.records.events]
+    # In one order, as everybody who writes several profiles: so nobody waits in a circle.
+    chosen = sorted(first.values(), key=lambda saving: saving.after.id)
+    audit = [row for saving in chosen for row in saving.records.audit]
+    events = [row for saving in chosen for row in saving.records.events]
     with counted(len(audit)) as written:
-        values = [_values(saving.after) for saving in first.values()]
+        values = [_values(saving.after) for saving in chosen]
         saved = set(await save_profiles(conn, profiles=values, audit=audit, events=events))
         written.rows = sum(row.user_id in saved for row in audit)
     return [saving is first[saving.after.id] and saving.after.id in saved for saving in savings]

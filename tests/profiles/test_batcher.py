@@ -4,9 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Sequence
 from contextvars import ContextVar
-from pathlib import Path
 from typing import cast
-from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -14,31 +12,19 @@ import pytest
 import pytest_asyncio
 
 from tests.databases import DatabaseUrls
-from tests.proxy import Proxy, proxy_to
+from tests.proxy import Proxy
 from tests.waiting import eventually, turns
 from usercore import batcher as batching
 from usercore.batcher import Batcher
 from usercore.db import Conn, Db
 from usercore.errors import AuditUnavailable, NetworkInTransaction
 from usercore.outbox import SYSTEM, Actor
-from usercore.pii import keystore
 from usercore.pii.keyring import Keyring
-from usercore.pii.kms import local, open_kms
 from usercore.profiles import queries
 from usercore.profiles.actions import ProfileReader
 from usercore.users.actions import UnknownUser, add_users
 
 READERS = 64
-
-
-@pytest_asyncio.fixture
-async def keyring(db: Db, tmp_path: Path) -> Keyring:
-    local.create(tmp_path / "kms.json")
-    kms = open_kms(f"local://{tmp_path / 'kms.json'}")
-    keyring = Keyring()
-    await keystore.load(db, kms, keyring)
-    await kms.close()
-    return keyring
 
 
 @pytest_asyncio.fixture
@@ -139,16 +125,6 @@ async def test_a_cancelled_reader_does_not_cancel_its_neighbours(
     assert all(isinstance(result, asyncio.CancelledError) for result in results[::2])
     assert not any(isinstance(result, BaseException) for result in results[1::2])
     assert set(users[1::2]) <= (await read_rows(owner)).keys()
-
-
-@pytest_asyncio.fixture
-async def proxied(database: DatabaseUrls) -> AsyncGenerator[tuple[Proxy, Db]]:
-    url = urlsplit(database.app)
-    async with proxy_to(str(url.hostname), url.port or 5432) as proxy:
-        through = url._replace(netloc=f"{url.username}:{url.password}@127.0.0.1:{proxy.port}").geturl()
-        db = await Db.connect(through, name="usercore-test-proxied")
-        yield proxy, db
-        await db.close()
 
 
 async def test_connections_killed_at_random_moments(
