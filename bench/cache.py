@@ -18,6 +18,7 @@ from bench.servers import Servers
 from usercore import app
 from usercore.batcher import Batcher
 from usercore.db import Conn, all_statements
+from usercore.errors import AuditUnavailable
 from usercore.outbox import SYSTEM, Actor, AuditRow, Change, audit_row
 from usercore.pii.classification import ADDRESS
 from usercore.pii.sealed import Sealed
@@ -59,7 +60,9 @@ async def _run(environ: dict[str, str]) -> list[Result]:
         users = [uuid4() for _ in range(USERS)]
         async with parts.db.begin() as tx:
             await add_users(tx, parts.keyring, [(user_id, "asha@example.in") for user_id in sorted(users)], SYSTEM)
-        light = Batcher(parts.db.dedicated, prepare=_audit_row, run=_versions, finish=_same, observe=_unseen)
+        light = Batcher(
+            parts.db.dedicated, prepare=_audit_row, run=_versions, finish=_same, refusal=lambda _: AuditUnavailable()
+        )
         client = redis.asyncio.Redis.from_url(settings.redis_url.reveal())
         reader = ProfileReader(parts.db.dedicated, parts.keyring, _unseen)
         writer = ProfileWriter(parts.db, parts.keyring)

@@ -18,7 +18,6 @@ from typing import Generic, NamedTuple, TypeVar
 import asyncpg
 
 from usercore.db import Conn, is_away, outside_transaction
-from usercore.errors import AuditUnavailable, ServiceUnavailable
 
 Q = TypeVar("Q")  # what a reader asks for
 W = TypeVar("W")  # the same, as the statement takes it
@@ -47,7 +46,8 @@ class Batcher(Generic[Q, W, R, A]):
 
     `run` returns one result for each reader, in their order. With `repeats` it must be safe to repeat with the same
     ones: after a lost connection nobody knows whether it committed. What `prepare` and `finish` raise, only their own
-    reader gets. `unavailable` is raised when the queue is full or a batch fails.
+    reader gets. `refusal` makes the error that a reader gets of the one that its statement met, or of None when it was
+    not tried: the queue is full, or this closes.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Batcher(Generic[Q, W, R, A]):
         run: Callable[[Conn, Sequence[W]], Awaitable[Sequence[R]]],
         finish: Callable[[R], A],
         observe: Observe | None = None,
-        unavailable: type[ServiceUnavailable] = AuditUnavailable,
+        refusal: Callable[[Exception | None], Exception],
         repeats: bool = True,
     ) -> None:
         self._connect = connect
@@ -66,7 +66,7 @@ class Batcher(Generic[Q, W, R, A]):
         self._run = run
         self._finish = finish
         self._observe = observe or _unseen
-        self._unavailable = unavailable
+        self._refusal = refusal
         self._repeats = repeats
         self._waiting: deque[_Reader[Q, A]] = deque()
         self._idle = [_Lane() for _ in range(LANES)]
@@ -75,11 +75,11 @@ class Batcher(Generic[Q, W, R, A]):
         self._closed = False
 
     async def read(self, request: Q) -> A:
-        """The answer to `request`. Raises `unavailable`, and what `prepare` and `finish` raise."""
+        """The answer to `request`. Raises a refusal, and what `prepare` and `finish` raise."""
         outside_transaction()
         if self._closed or len(self._waiting) >= QUEUE_BOUND:
             self._observe("rejected", 1)
-            raise self._unavailable()
+            raise self._refusal(None)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[A] = loop.create_future()
         self._waiting.append(_Reader(request, future, loop.time() + PATIENCE_S, contextvars.copy_context()))
@@ -110,7 +110,7 @@ class Batcher(Generic[Q, W, R, A]):
             except BaseException:
                 for reader, _ in batch:
                     if not reader.future.done():
-                        reader.future.set_exception(self._unavailable())
+                        reader.future.set_exception(self._refusal(None))
                 await lane.drop()
                 self._idle.append(lane)
                 raise
@@ -131,7 +131,8 @@ class Batcher(Generic[Q, W, R, A]):
         try:
             results = await self._try([prepared for _, prepared in batch], lane, batch[0][0].deadline)
         except Exception as error:
-            if len(batch) > 1 and _is_data_error(error):
+            if len(batch) > 1 and not is_away(error):
+                # One of them may have caused it, and the others be innocent.
                 for each in batch:
                     await self._answer(lane, [each])
             else:
@@ -149,9 +150,10 @@ class Batcher(Generic[Q, W, R, A]):
         self._observe("failure", len(batch))
         for reader, _ in batch:
             if not reader.future.done():
-                unavailable = self._unavailable()
-                unavailable.__cause__ = error
-                reader.future.set_exception(unavailable)
+                refusal = self._refusal(error)
+                if refusal is not error:
+                    refusal.__cause__ = error
+                reader.future.set_exception(refusal)
 
     async def _try(self, prepared: list[W], lane: "_Lane", deadline: float) -> Sequence[R]:
         while True:
@@ -173,11 +175,6 @@ def _unseen(outcome: str, rows: int) -> None:
     pass
 
 
-def _is_data_error(error: Exception) -> bool:
-    """One reader's values caused it (SQLSTATE class 22 or 23, or asyncpg cannot encode them): others are innocent."""
-    return isinstance(error, asyncpg.DataError | asyncpg.IntegrityConstraintViolationError | ValueError)
-
-
 class _Reader(NamedTuple, Generic[Q, A]):
     """Who waits, until when by the event loop's clock, and the context that `finish` runs in, for its log lines."""
 
@@ -195,7 +192,11 @@ class _Lane:
 
     async def connection(self, connect: Connect) -> asyncpg.Connection:
         if self._connection is None or self._connection.is_closed():
-            self._connection = await connect()
+            try:
+                self._connection = await connect()
+            except asyncpg.PostgresError as error:
+                # Whatever PostgreSQL says to somebody who connects, it means that it cannot be had.
+                raise ConnectionRefusedError from error
         return self._connection
 
     async def drop(self) -> None:

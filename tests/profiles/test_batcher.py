@@ -237,6 +237,7 @@ async def test_what_fails_for_one_reader_before_or_after_the_statement_costs_onl
         run=run,
         finish=finish,
         observe=lambda outcome, rows: outcomes.append((outcome, rows)),
+        refusal=lambda _: AuditUnavailable(),
     )
 
     async def ask(number: int) -> int:
@@ -260,7 +261,7 @@ async def test_no_wake_up_is_lost_in_100_000_rounds(db: Db) -> None:
     def same(number: int) -> int:
         return number
 
-    batcher = Batcher(db.dedicated, prepare=same, run=echo, finish=same, observe=lambda outcome, rows: None)
+    batcher = Batcher(db.dedicated, prepare=same, run=echo, finish=same, refusal=lambda _: AuditUnavailable())
 
     async def caller(seed: int) -> None:
         pause = random.Random(seed)

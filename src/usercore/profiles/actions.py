@@ -9,8 +9,9 @@ from msgspec.structs import replace
 
 from usercore import telemetry
 from usercore.batcher import Batcher, Connect, Observe
-from usercore.db import Conn, Db
+from usercore.db import Conn, Db, is_away
 from usercore.errors import (
+    AuditUnavailable,
     DatabaseUnavailable,
     IdentityLocked,
     KeysUnavailable,
@@ -45,7 +46,14 @@ class ProfileReader:
 
     def __init__(self, connect: Connect, keyring: Keyring, observe: Observe = telemetry.metrics.audit_write) -> None:
         self._keyring = keyring
-        self._batcher = Batcher(connect, prepare=_audit_row, run=queries.read_each, finish=self._open, observe=observe)
+        self._batcher = Batcher(
+            connect,
+            prepare=_audit_row,
+            run=queries.read_each,
+            finish=self._open,
+            observe=observe,
+            refusal=lambda _: AuditUnavailable(),
+        )
 
     async def read(self, user_id: UUID, actor: Actor, read: str = READ) -> tuple[Me, int]:
         """The user, opened, and its version; `read` is what the trail says of it.
@@ -75,15 +83,10 @@ class ProfileWriter:
         self._db = db
         self._keyring = keyring
         self._rows: Batcher[UUID, UUID, ProfileRow | None, ProfileRow] = Batcher(
-            db.dedicated, prepare=_same, run=queries.list_each, finish=_known, unavailable=DatabaseUnavailable
+            db.dedicated, prepare=_same, run=queries.list_each, finish=_known, refusal=_refusal
         )
         self._savings: Batcher[Saving, Saving, bool, bool] = Batcher(
-            db.dedicated,
-            prepare=_same,
-            run=queries.save_each,
-            finish=_same,
-            unavailable=DatabaseUnavailable,
-            repeats=False,
+            db.dedicated, prepare=_same, run=queries.save_each, finish=_same, refusal=_refusal, repeats=False
         )
 
     async def update(
@@ -140,6 +143,10 @@ class ProfileWriter:
 
 def _same(value: T) -> T:
     return value
+
+
+def _refusal(error: Exception | None) -> Exception:
+    return DatabaseUnavailable() if error is None or is_away(error) else error
 
 
 async def _get_profile(conn: Conn, user_id: UUID) -> ProfileRow:
