@@ -161,7 +161,8 @@ class Batcher(Generic[Q, W, R, A]):
                 connection = await lane.connection(self._connect)
                 return await self._run(connection, prepared)
             except Exception as error:
-                await lane.drop()
+                if is_away(error):
+                    await lane.drop()
                 if asyncio.get_running_loop().time() > deadline or not self._may_try_again(error):
                     raise
             await asyncio.sleep(RETRY_PAUSE_S)
@@ -185,7 +186,7 @@ class _Reader(NamedTuple, Generic[Q, A]):
 
 
 class _Lane:
-    """One connection, made when needed and thrown away after any error."""
+    """One connection, made when needed and thrown away after an outage."""
 
     def __init__(self) -> None:
         self._connection: asyncpg.Connection | None = None

@@ -93,6 +93,25 @@ async def test_no_audit_no_plaintext(reading: Reading, users: list[UUID], owner:
     assert all(await read_all(reading.reader, users))
 
 
+async def test_an_error_that_is_no_outage_costs_no_connection(
+    db: Db, keyring: Keyring, users: list[UUID], owner: Conn
+) -> None:
+    connections = 0
+
+    async def connect() -> asyncpg.Connection:
+        nonlocal connections
+        connections += 1
+        return await db.dedicated()
+
+    reader = ProfileReader(connect, keyring, lambda outcome, rows: None)
+    await owner.execute("revoke insert on user_audit from usercore_app")
+    assert not any(await read_all(reader, users)), "each was tried by itself"
+    await owner.execute("grant insert on user_audit to usercore_app")
+    assert all(await read_all(reader, users))
+    assert connections <= batching.LANES
+    await reader.close()
+
+
 async def test_unknown_users_leave_no_row(reading: Reading, owner: Conn) -> None:
     stranger = uuid4()
     with pytest.raises(UnknownUser):
