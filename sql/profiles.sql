@@ -65,7 +65,8 @@ cross join lateral (
 where u.id = :user_id;
 
 -- name: list_profiles
--- The same of several users.
+-- The same of several users. Apart from the one, because on the pool's connections PostgreSQL would plan a look-up by an
+-- array anew at each call.
 select
     u.id, u.status, u.kyc_status, u.kyc_tier, u.version, u.created_at, u.updated_at, u.verified_at, u.erased_at,
     p.first_name_enc, p.last_name_enc, p.date_of_birth_enc, p.pan_number_enc, p.aadhaar_last4_enc, p.address_enc,

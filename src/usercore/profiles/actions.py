@@ -24,7 +24,6 @@ from usercore.outbox import Actor, AuditRow, Change, audit_row, audit_text, reco
 from usercore.pii import classification as pii
 from usercore.pii.keyring import Keyring, UserKeys
 from usercore.pii.user_keys import key_rows, replace_keys
-from usercore.pii.wraps import UserKeyRow
 from usercore.profiles import profile as profiles
 from usercore.profiles import queries
 from usercore.profiles.profile import Me, Profile, ProfilePatch
@@ -119,7 +118,7 @@ class ProfileWriter:
                 async with self._db.read() as conn:
                     await record(conn, read, actor=actor)
             elif not keys.broken(_classes(changes)) and await self._savings.read(
-                saving := _saving(keyring, row, key_rows(user_id, row), keys, changes, actor, read)
+                saving := _saving(keyring, row, keys, changes, actor, read)
             ):
                 row = saving.after
             else:  # somebody was faster or holds the user just now, or a key has to be replaced first
@@ -199,11 +198,18 @@ async def _save(
     tx: Conn, keyring: Keyring, row: ProfileRow, changed: dict[str, object], actor: Actor, *also: Change
 ) -> ProfileRow:
     """Seal and write the changed members of a user whom `tx` has locked; `also` is recorded with the change."""
-    rows, keys = key_rows(row.id, row), profiles.keys_of_row(keyring, row)
+    keys = profiles.keys_of_row(keyring, row)
     if broken := keys.broken(_classes(changed)):
-        rows += await replace_keys(tx, keyring, keys, broken)
+        rows = [*key_rows(row.id, row), *await replace_keys(tx, keyring, keys, broken)]
         keys = keyring.unlock(row.id, rows)
-    saving = _saving(keyring, row, rows, keys, changed, actor, *also)
+        row = replace(
+            row,
+            key_classes=[key.retention_class for key in rows],
+            key_versions=[key.version for key in rows],
+            key_epochs=[key.epoch for key in rows],
+            key_wraps=[key.wrapped for key in rows],
+        )
+    saving = _saving(keyring, row, keys, changed, actor, *also)
     if await queries.save_each(tx, [saving]) != [True]:
         raise RuntimeError("a user who was locked has changed")
     return saving.after
@@ -216,13 +222,12 @@ def _classes(changed: Collection[str]) -> set[pii.RetentionClass]:
 def _saving(
     keyring: Keyring,
     row: ProfileRow,
-    rows: Sequence[UserKeyRow],
     keys: UserKeys,
     changed: Mapping[str, object],
     actor: Actor,
     *also: Change,
 ) -> Saving:
-    """The changed members sealed under `keys`, which are those of `rows`, and the records of it and of `also`."""
+    """The changed members sealed under the row's `keys`, and the records of it and of `also`."""
     columns: dict[str, object] = {}
     old: dict[str, object] = {}
     new: dict[str, object] = {}
@@ -242,17 +247,7 @@ def _saving(
             new[name] = None if text is None else keys.seal(field, text)
             columns[name] = text
     at = now()
-    after = replace(
-        row,
-        **columns,
-        updated_at=at,
-        profile_updated_at=at,
-        version=row.version + 1,
-        key_classes=[key.retention_class for key in rows],
-        key_versions=[key.version for key in rows],
-        key_epochs=[key.epoch for key in rows],
-        key_wraps=[key.wrapped for key in rows],
-    )
+    after = replace(row, **columns, updated_at=at, profile_updated_at=at, version=row.version + 1)
     updated = Change(
         action="profile.updated",
         user_id=row.id,
